@@ -1,0 +1,233 @@
+"""The route table: parse, ask the host, encode. Answers are the Structs of ``domain.readings``; NaN becomes null."""
+
+import functools
+from collections.abc import Iterator
+from typing import Annotated, Any, NoReturn
+
+import msgspec
+from litestar import Litestar, MediaType, Request, Response, get
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath, QueryParameter
+from litestar.response.base import ASGIResponse
+from litestar.types import Receive, Scope, Send
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from alphapack.api.docs import PAGE_HEADERS, docs_page, index_page
+from alphapack.api.problems import PROBLEM_JSON, Problem, Refused, shown
+from alphapack.domain.readings import Book, Health, Microstructure, SymbolInfo
+from alphapack.engine.ports import Host
+
+API_VERSION = "1"
+LEVELS_MAX = 1_000
+HISTORY_ROWS_MAX = 3_600
+EXACT_INT_MAX = 2**53 - 1
+"""Beyond it JSON readers that use doubles lose digits."""
+
+AnyRequest = Request[Any, Any, Any]
+Columns = dict[str, list[int] | list[float | None]]
+
+
+class Live(msgspec.Struct, frozen=True):
+    """The process answers; whether the engine is ready is what health says."""
+
+    status: str = "live"
+
+
+class Encoded(ASGIResponse):
+    """A Struct as JSON, past the framework's response building: that costs a third of a polled request."""
+
+    def __init__(self, answer: msgspec.Struct) -> None:
+        self.body = msgspec.json.encode(answer)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer."""
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(self.body))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": False})
+
+
+def _encoded(answer: type[msgspec.Struct]) -> dict[int, ResponseSpec]:
+    return {200: ResponseSpec(answer, generate_examples=False, description="the answer")}
+
+
+def _problems(*statuses: int) -> dict[int, ResponseSpec]:
+    said = {404: "unknown symbol or kind", 422: "a value or parameter that is not accepted", 503: "known, but there is no data yet"}
+    return {
+        status: ResponseSpec(Problem, generate_examples=False, description=said[status], media_type=PROBLEM_JSON) for status in statuses
+    }
+
+
+@get(
+    "/api/health",
+    operation_id="getHealth",
+    summary="State of the engine; 503 while it is starting",
+    responses={503: ResponseSpec(Health, generate_examples=False, description="the engine is starting"), **_problems(422)},
+)
+async def health(request: AnyRequest) -> Response[Health]:
+    """Answer the state of the whole; its body is the same whatever the status."""
+    answer = _host(request).health()
+    return Response(answer, status_code=503 if answer.status == "starting" else 200)
+
+
+@get("/api/health/live", operation_id="getLiveness", summary="200 as long as the process answers", responses=_problems(422))
+async def live() -> Live:
+    """Answer that the process lives."""
+    return Live()
+
+
+@get("/api/symbols", operation_id="listSymbols", summary="Every known symbol in order of name", responses=_problems(422))
+async def symbols(request: AnyRequest) -> list[SymbolInfo]:
+    """Answer the known symbols."""
+    return _host(request).symbols()
+
+
+@get(
+    "/api/book/{symbol:str}",
+    operation_id="getBook",
+    summary="Best levels of one book, best first",
+    responses=_encoded(Book) | _problems(404, 422, 503),
+)
+async def book(
+    request: AnyRequest,
+    symbol: FromPath[str],
+    depth: Annotated[int, QueryParameter(ge=1, le=LEVELS_MAX, description="levels a side")] = 20,
+) -> Encoded:
+    """Answer the levels of a proven book."""
+    host = _host(request)
+    name = _resolved(host, symbol)
+    return Encoded(host.book(name, depth) or _missing(host, name))
+
+
+@get(
+    "/api/microstructure/{symbol:str}",
+    operation_id="getMicrostructure",
+    summary="Features of one symbol now",
+    responses=_encoded(Microstructure) | _problems(404, 422, 503),
+)
+async def microstructure(request: AnyRequest, symbol: FromPath[str]) -> Encoded:
+    """Answer the latest features."""
+    host = _host(request)
+    name = _resolved(host, symbol)
+    return Encoded(host.microstructure(name) or _missing(host, name))
+
+
+@get(
+    "/api/history/{kind:str}/{symbol:str}",
+    operation_id="getHistory",
+    summary="Past values by column, oldest first; kind is microstructure",
+    responses=_problems(404, 422),
+)
+async def history(
+    request: AnyRequest,
+    kind: FromPath[str],
+    symbol: FromPath[str],
+    from_ms: Annotated[int, QueryParameter(ge=0, le=EXACT_INT_MAX, description="first UTC time, in milliseconds")] = 0,
+    limit: Annotated[int, QueryParameter(ge=1, le=HISTORY_ROWS_MAX, description="rows at most")] = 600,
+) -> Columns:
+    """Answer the first ``limit`` rows from ``from_ms`` on."""
+    host = _host(request)
+    columns = host.history(kind, _resolved(host, symbol), from_ms, limit)
+    if columns is None:
+        raise Refused(404, f"expected the history kind microstructure, found {shown(kind)}")
+    return columns
+
+
+@get("/api/config", operation_id="getConfig", summary="Effective settings, secrets masked", responses=_problems(422))
+async def config(request: AnyRequest) -> dict[str, Any]:
+    """Answer the settings in force."""
+    return _host(request).config()
+
+
+@get("/metrics", operation_id="getMetrics", summary="Prometheus text", media_type="text/plain; version=0.0.4", responses=_problems(422))
+async def metrics(request: AnyRequest) -> bytes:
+    """Answer the engine's counters and those of the process."""
+    return generate_latest(request.app.state.metrics)
+
+
+@get("/openapi.json", include_in_schema=False)
+async def openapi() -> Response[bytes]:
+    """Answer the schema, as it is committed."""
+    return Response(openapi_document(), media_type=MediaType.JSON)
+
+
+@get("/docs", include_in_schema=False)
+async def docs() -> Response[str]:
+    """Answer the schema as a page."""
+    return Response(_docs_html(), media_type=MediaType.HTML, headers=PAGE_HEADERS)
+
+
+@get("/", include_in_schema=False)
+async def index(request: AnyRequest) -> Response[str]:
+    """Answer the start page."""
+    host = _host(request)
+    return Response(index_page(host.symbols(), host.health().status), media_type=MediaType.HTML, headers=PAGE_HEADERS)
+
+
+ROUTES = (health, live, symbols, book, microstructure, history, config, metrics, openapi, docs, index)
+
+
+class EngineMetrics(Collector):
+    """The host's counters as Prometheus families; names that end in ``_total`` only ever grow."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield one family a counter, read at the time of the scrape."""
+        for name, value in self._host.counters().items():
+            family = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            yield family(f"alphapack_{name}", name.replace("_", " "), value=value)
+
+
+def metrics_of(host: Host) -> CollectorRegistry:
+    """Return a registry of the engine, the process and its garbage collector."""
+    registry = CollectorRegistry()
+    registry.register(EngineMetrics(host))
+    ProcessCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry
+
+
+@functools.cache
+def openapi_document() -> bytes:
+    """Return the OpenAPI document of ``ROUTES`` as it is committed: indented JSON with a final newline."""
+    description = (
+        "Read-only market data. Numbers are finite or null; times are UTC milliseconds. Every answer under /api carries "
+        "X-Alphapack-Seq (inputs it has seen) and X-Alphapack-Durable-Seq (inputs safe on disk). Errors are RFC 9457 problem documents."
+    )
+    application = Litestar(
+        ROUTES, openapi_config=OpenAPIConfig(title="alphapack", version=API_VERSION, description=description), logging_config=None
+    )
+    document = application.openapi_schema.to_schema()
+    for item in document["paths"].values():
+        for operation in item.values():
+            operation["responses"].pop("400", None)  # The framework's own idea of a validation error, which is never sent.
+    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+
+
+@functools.cache
+def _docs_html() -> str:
+    return docs_page(msgspec.json.decode(openapi_document()))
+
+
+def _host(request: AnyRequest) -> Host:
+    host: Host = request.app.state.host
+    return host
+
+
+def _resolved(host: Host, text: str) -> str:
+    name = host.resolve(text)
+    if name is None:
+        raise Refused(404, f"unknown symbol {shown(text)}; GET /api/symbols lists the known ones")
+    return name
+
+
+def _missing(host: Host, name: str) -> NoReturn:
+    """Refuse with what is missing and when it is expected."""
+    state = next((info.state for info in host.symbols() if info.symbol == name), "unknown")
+    engine = host.health().status
+    detail = f"{name} is {state}: no verified book yet; expected as soon as the book is LIVE (engine {engine})"
+    raise Refused(503, detail, headers={"Retry-After": "1"})

@@ -1,0 +1,249 @@
+"""Composition root: the only module that names concrete parts."""
+
+import asyncio
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from os import environ
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from alphapack.api import server
+from alphapack.config import Settings, masked
+from alphapack.domain.events import Candle, DepthDiff, DepthSnapshot, FrameRejected, Record, TopOfBook, Trade, WireEvent
+from alphapack.domain.inputs import AnyInput, Frame
+from alphapack.domain.market import NANOS_PER_S
+from alphapack.domain.readings import SymbolHealth
+from alphapack.engine.engine import Engine
+from alphapack.models import book
+from alphapack.shell import captures, folders, offloop
+from alphapack.shell.checkpoints import FileCheckpoints
+from alphapack.shell.committer import Committer
+from alphapack.shell.journal import FileJournal, is_journal, read_journal
+from alphapack.shell.ledger import SqliteLedger
+from alphapack.shell.recovery import recover
+from alphapack.shell.runner import Runner
+from alphapack.venues import binance
+
+WORK_DELAY_NS = 50_000_000
+"""How long after its request off-loop work answers in a replay of a recording."""
+PROGRESS_EVERY = 2_000
+CLOSE_TIMEOUT_S = 2.0
+WORKS: Mapping[str, offloop.Work] = {}
+"""Off-loop work that a recording has means for: none yet. Its snapshots are in it."""
+
+_log = structlog.get_logger("alphapack")
+
+
+def build() -> Engine:
+    """Return a fresh engine with every codec there is."""
+    return Engine(binance.codecs())
+
+
+def venues() -> list[str]:
+    """Return the names of the venues that can be read."""
+    return [codec.venue for codec in binance.codecs()]
+
+
+class ReplaySummary(msgspec.Struct, frozen=True):
+    """What a replay counted."""
+
+    inputs: int
+    frames: int
+    seconds: float
+    span_s: float
+    digest: str
+    gaps: int
+    crossed: int
+    complaints: int
+    symbols: dict[str, SymbolHealth]
+    kinds: dict[str, dict[str, int]]
+
+
+def kind_of(event: WireEvent) -> str:
+    """Return the usual name of a message."""
+    if isinstance(event, Trade):
+        return "aggTrade" if event.aggregate else "trade"
+    return {DepthDiff: "depth", DepthSnapshot: "snapshot", TopOfBook: "bookTicker", Candle: "kline"}.get(type(event), "other")
+
+
+class Recording:
+    """Captures or a journal, opened as the one input stream that they are."""
+
+    def __init__(self, paths: list[Path], settings: Settings, venue: str | None, complain: Callable[[str], None]) -> None:
+        self.complaints = 0
+        self._complain = complain
+        journals = [path for path in paths if is_journal(path)]
+        if journals and len(paths) > 1:
+            raise captures.CaptureError(f"expected one journal or several captures, found {len(paths)} paths with the journal {journals[0]} among them")
+        self.capture: captures.Capture | None = None
+        if journals:
+            self.inputs: Iterator[AnyInput] = read_journal(journals[0], report=self._count)
+        else:
+            self.capture = captures.Capture(paths, venue=venue, report=lambda one: self._count(str(one)), venues=venues())
+            self.inputs = captures.inputs(self.capture, settings.core)
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Bytes read and bytes in all; 0 of 0 where that is not known."""
+        return (self.capture.bytes_read, self.capture.bytes_total) if self.capture is not None else (0, 0)
+
+    def rejected(self, record: FrameRejected) -> None:
+        """Complain of a frame by the file and line that it came from."""
+        where = f"{self.capture.last_position[0]}:{self.capture.last_position[1]}" if self.capture and self.capture.last_position else record.venue
+        more = f" ({record.frames} such frames since the last of these lines)" if record.frames > 1 else ""
+        self._count(f"{where}: {record.reason}{more}")
+
+    def _count(self, text: str) -> None:
+        self.complaints += 1
+        self._complain(text)
+
+
+def steps(engine: Engine, recording: Recording) -> Iterator[tuple[AnyInput, list[Record]]]:
+    """Step a recording to its end, complaining of what in it cannot be used."""
+    for entry, records in offloop.steps(engine, recording.inputs, WORKS, WORK_DELAY_NS):
+        for record in records:
+            if type(record) is FrameRejected:
+                recording.rejected(record)
+        yield entry, records
+
+
+def replay(
+    settings: Settings,
+    paths: list[Path],
+    *,
+    venue: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    complain: Callable[[str], None],
+) -> ReplaySummary:
+    """Step recordings as fast as the machine allows and return what was counted."""
+    book.warm()
+    engine, recording = build(), Recording(paths, settings, venue, complain)
+    kinds: dict[str, Counter[str]] = {}
+    frames, first_ns = 0, 0
+    started = time.perf_counter()
+    for entry, _ in steps(engine, recording):
+        if type(entry) is Frame:
+            frames += 1
+            for event in engine.decoded:
+                kinds.setdefault(event.symbol, Counter())[kind_of(event)] += 1
+        if not first_ns:
+            first_ns = entry.ts_ns
+        if progress is not None and engine.seq % PROGRESS_EVERY == 0:
+            progress(*recording.progress)
+    seconds = time.perf_counter() - started
+    market = engine.microstructure
+    symbols = {name: market.health(name) for name in market.symbols()}
+    return ReplaySummary(
+        inputs=engine.seq,
+        frames=frames,
+        seconds=seconds,
+        span_s=(engine.now_ns - first_ns) / NANOS_PER_S,
+        digest=engine.hexdigest(),
+        gaps=sum(one.gaps for one in symbols.values()),
+        crossed=sum(one.crossed for one in symbols.values()),
+        complaints=recording.complaints,
+        symbols=symbols,
+        kinds={name: dict(sorted(counts.items())) for name, counts in sorted(kinds.items())},
+    )
+
+
+def serve(settings: Settings, capture_paths: list[Path], speed: float, venue: str | None = None) -> int:
+    """Serve recordings until a signal stops it; returns the exit code."""
+    recording = Recording(capture_paths, settings, venue, lambda text: _log.warning("capture", detail=text))
+    if recording.capture is None:
+        raise captures.CaptureError("expected captures to serve, found a journal: look into it with alphapack replay")
+    api = server.ApiSettings(**msgspec.structs.asdict(settings.api))
+    listener = server.Server(api)  # Before all else: a taken port is the commonest reason not to start.
+    with ExitStack() as stack:
+        stack.callback(listener.close)
+        data = folders.data_dir(settings.storage.data_dir, environ, lambda text: _log.warning("storage", detail=text))
+        folder = folders.EngineFolder.of(data, f"capture-{recording.capture.fingerprint()}")
+        folder.create()
+        stack.enter_context(folders.Lock(folder.lock))
+        _log.info("serving", url=f"http://{api.host}:{listener.port}", data=str(folder.root))
+        return _run(_serve(settings, recording, speed, folder, listener, api))
+
+
+def _run(main: Coroutine[None, None, int]) -> int:
+    """Run the loop: uvloop, a quarter of the time a request on asyncio's own, where there is one for the system."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(main)
+    return uvloop.run(main)
+
+
+async def _serve(
+    settings: Settings, recording: Recording, speed: float, folder: folders.EngineFolder, listener: server.Server, api: server.ApiSettings
+) -> int:
+    """Answer from the first moment, recover, play, and stop in order when told to."""
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    assert recording.capture is not None
+    runner = Runner(
+        build(),
+        source=f"capture {', '.join(path.name for path in recording.capture.paths)}",
+        config=lambda: dict(masked(settings)),
+        default_venue=recording.capture.names[0][0],
+        checkpoint_inputs=settings.storage.checkpoint_inputs,
+        checkpoint_s=settings.storage.checkpoint_s,
+    )
+    tasks = [asyncio.create_task(runner.measure_lag()), asyncio.create_task(listener.serve(server.create_app(runner, api)))]
+    with ExitStack() as stack:
+        runner.starting("compiling kernels (about ten seconds once, then from the cache)")
+        await asyncio.to_thread(book.warm)
+        runner.starting("recovering the state on disk")
+        committer = await asyncio.to_thread(_open_storage, stack, settings, folder, runner)
+        play = asyncio.create_task(runner.play(recording.inputs, speed))
+        tasks.append(play)
+        told = asyncio.create_task(stopping.wait())
+        await asyncio.wait([told, *tasks[1:2], play], return_when=asyncio.FIRST_EXCEPTION if play.done() else asyncio.FIRST_COMPLETED)
+        if play.done() and play.exception() is None and not stopping.is_set():
+            await asyncio.wait([told, *tasks[1:2]], return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                _log.error("stopped by an error", error=repr(error))
+                raise error
+        play.cancel()
+        with suppress(asyncio.CancelledError):
+            await play
+        runner.checkpoint()
+        whole = await asyncio.to_thread(committer.close, CLOSE_TIMEOUT_S)
+        listener.stop()
+        await tasks[1]
+        tasks[0].cancel()
+        _log.info("stopped", seq=runner.engine.seq, durable_seq=committer.durable_seq, digest=runner.engine.hexdigest())
+        return 0 if whole else 1
+
+
+def _open_storage(stack: ExitStack, settings: Settings, folder: folders.EngineFolder, runner: Runner) -> Committer:
+    """Open what is on disk, bring the engine to where it was, and put the committer behind the runner."""
+
+    def report(text: str) -> None:
+        _log.warning("storage", detail=text)
+
+    journal = FileJournal(folder.journal, segment_bytes=settings.storage.segment_mb << 20, report=report)
+    stack.callback(journal.close)
+    ledger = SqliteLedger(folder.ledger, engine=folder.root.name)
+    stack.callback(ledger.close)
+    checkpoints = FileCheckpoints(folder.checkpoints, report=report)
+    engine = recover(build, journal, ledger, checkpoints, lambda text: _log.info("recovery", detail=text))
+    committer = Committer(
+        journal,
+        ledger,
+        checkpoints,
+        published=runner.published,
+        degraded=lambda reason: _log.error("inputs are not journaled", reason=reason),
+        recovered=runner.recovered,
+        retain_bytes=int(settings.storage.retain_gb * (1 << 30)),
+        durable_seq=engine.seq,
+    )
+    runner.take_over(engine, committer, lambda: ledger.count)
+    return committer

@@ -1,0 +1,433 @@
+"""The command line. Exit codes: 0 done, 1 failed, 2 bad usage or configuration.
+
+What is heavy (kernels, the HTTP server, tables) is imported by the command that needs it, so that help comes at once.
+"""
+
+import contextlib
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import msgspec
+from cyclopts import App, CycloptsError, Parameter
+
+import alphapack
+from alphapack import config
+from alphapack.config import Effective
+
+if TYPE_CHECKING:
+    from alphapack.app import ReplaySummary
+
+_T = TypeVar("_T")
+
+DONE, FAILED, USAGE = 0, 1, 2
+INTERRUPTED = 130
+_FILE_COLUMNS = 200  # Where no terminal sets a width, a row is a line.
+
+app = App(
+    name="alphapack",
+    help="Deterministic engine of microstructure and volatility signals for order-book markets.",
+    version=lambda: alphapack.__version__,
+    help_format="markdown",
+    default_parameter=Parameter(show_default=False),
+)
+
+
+class UsageError(ValueError):
+    """A command line that cannot be carried out as it stands."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Common:
+    """Options of every command that reads the settings."""
+
+    config: Annotated[Path | None, Parameter(help="Settings file; alphapack.toml in this folder if left out.")] = None
+    data_dir: Annotated[str | None, Parameter(help="Folder of all state; the user's data folder if left out.")] = None
+
+    def read(self, **overrides: object) -> Effective:
+        """Return the effective settings; overrides are named ``section__key``. Set the log up and print warnings."""
+        named = {name.replace("__", "."): value for name, value in overrides.items()}
+        effective = config.read(self.config, os.environ, {"storage.data_dir": self.data_dir, **named})
+        for warning in effective.warnings:
+            _warn(warning)
+        return effective
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Address:
+    """Where the HTTP server listens."""
+
+    host: Annotated[str | None, Parameter(help="Address to listen on; a public one needs api.token.")] = None
+    port: Annotated[int | None, Parameter(help="Port to listen on.")] = None
+
+
+Venue = Annotated[str | None, Parameter(help="Venue of the files; what their names begin with if left out.")]
+Symbols = Annotated[
+    tuple[str, ...],
+    Parameter(help="Symbols to keep, such as BTCUSDT,ETHUSDT or binance-usdm:BTCUSDT.", consume_multiple=True, negative=()),
+]
+Paths = Annotated[tuple[Path, ...], Parameter(help="Capture files, or one journal.", required=True)]
+
+
+@app.command
+def serve(
+    *,
+    capture: Annotated[tuple[Path, ...], Parameter(help="Recordings to serve, merged by time.", consume_multiple=True, negative=())] = (),
+    speed: Annotated[str | None, Parameter(help='Times real time (1, 10, ...), or "max".')] = None,
+    venue: Venue = None,
+    symbols: Symbols = (),
+    address: Address = Address(),
+    common: Common = Common(),
+) -> int:
+    """Serve a recording: engine and HTTP API.
+
+    Example: `alphapack serve --capture binance-usdm_BTCUSDT_20240808.raw.gz --speed 10`
+    """
+    if not capture:
+        raise UsageError("expected a recording to serve, found none: give --capture FILE")
+    effective = common.read(
+        api__host=address.host,
+        api__port=address.port,
+        capture__speed=_speed(speed),
+        capture__venue=venue,
+        core__symbols=_full_names(symbols, capture, venue) or None,
+    )
+    _check_files(capture)
+    from alphapack import app as application
+    from alphapack.shell import logs
+
+    settings = effective.settings
+    logs.set_up(settings.log.level, json=settings.log.json)
+    code: int = application.serve(settings, list(capture), settings.capture.pace, settings.capture.venue)
+    return code
+
+
+@app.command
+def replay(
+    paths: Paths,
+    /,
+    *,
+    venue: Venue = None,
+    symbols: Symbols = (),
+    json: Annotated[bool, Parameter(help="Print one JSON document in place of tables.", negative=())] = False,
+    common: Common = Common(),
+) -> int:
+    """Replay captures or a journal as fast as the machine allows; print counts, gaps, digest and events/s.
+
+    Example: `alphapack replay binance-usdm_BTCUSDT_20240808.raw.gz`
+    """
+    effective = common.read(capture__venue=venue, core__symbols=_full_names(symbols, paths, venue) or None)
+    _check_files(paths)
+    from alphapack import app as application
+    from alphapack.shell import logs
+
+    settings = effective.settings
+    logs.set_up(settings.log.level, json=settings.log.json)
+    with _progress("replay") as advance:
+        summary = application.replay(settings, list(paths), venue=settings.capture.venue, progress=advance, complain=_warn)
+    if json:
+        print(msgspec.json.encode(_summary_document(summary)).decode())
+    else:
+        _print_summary(summary)
+    return DONE
+
+
+@app.command
+def convert(
+    paths: Paths,
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"], help="File to write: .parquet, .raw.gz, .raw.zst or .raw.")],
+    venue: Venue = None,
+    symbols: Symbols = (),
+    common: Common = Common(),
+) -> int:
+    """Convert captures (merged by time) or a journal to Parquet or to one capture file.
+
+    Example: `alphapack convert binance-usdm_BTCUSDT_20240808.raw.gz -o btcusdt.parquet`
+    """
+    settings = common.read(capture__venue=venue).settings
+    _check_files(paths)
+    if output.exists() and any(output.samefile(path) for path in paths):
+        raise UsageError(f"expected an output other than the inputs, found {output} among them")
+    if not output.parent.is_dir():
+        raise UsageError(f"expected a folder to write to, found none at {output.parent}")
+    from alphapack.shell.captures import open_inputs
+    from alphapack.shell.convert import convert as write
+    from alphapack.shell.convert import lines_of
+
+    source = open_inputs(list(paths), settings.core, venue=settings.capture.venue, report=lambda complaint: _warn(str(complaint)))
+    keep = {name.upper() for name in _separate(symbols)}
+    with _progress("convert") as advance:
+        lines = (
+            line
+            for line in _counting(lines_of(source), lambda: advance(source.bytes_read, source.bytes_total))
+            if not keep or line.symbol.upper() in keep or f"{line.venue}:{line.symbol}".upper() in keep
+        )
+        rows = write(lines, output)
+    print(f"{rows} messages in {output}, {output.stat().st_size} bytes")
+    if source.complaints:
+        _warn(f"{source.complaints} complaints about the input")
+    return DONE
+
+
+@app.command
+def init(path: Annotated[Path, Parameter(help="File to write.")] = Path(config.FILE_NAME), /) -> int:
+    """Write a settings file in which every setting stands commented at its default.
+
+    Example: `alphapack init`
+    """
+    try:
+        # It may come to hold a token, so nobody else may read it from the start.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise UsageError(f"expected no settings file yet, found {path}: name another one, or move it away") from None
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(config.example_toml())
+    print(f"{path} written: remove the # before a key to change it")
+    return DONE
+
+
+@app.command(name="config")
+def show_config(*, address: Address = Address(), common: Common = Common()) -> int:
+    """Print the effective settings, secrets masked, each with its source.
+
+    Example: `alphapack config --port 5001`
+    """
+    effective = common.read(api__host=address.host, api__port=address.port)
+    for section, values in config.masked(effective.settings).items():
+        for key, value in values.items():
+            name = f"{section}.{key}"
+            text = msgspec.json.encode(value).decode() if value is not None else "not set"
+            print(f"{name} = {text}  # {effective.sources.get(name, 'default')}")
+    return DONE
+
+
+@app.command
+def doctor(*, address: Address = Address(), common: Common = Common()) -> int:
+    """Check settings, state, clock, disk, versions and port.
+
+    Example: `alphapack doctor`
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from alphapack.shell.doctor import Check, examine
+    from alphapack.shell.folders import FolderError, data_dir
+
+    checks: list[Check] = []
+    try:
+        effective = common.read(api__host=address.host, api__port=address.port)
+        checks.append(Check("settings", True, f"{len(effective.sources)} set, the rest at their defaults"))
+        settings = effective.settings
+    except config.SettingsError as error:
+        checks.append(Check("settings", False, str(error)))
+        settings = config.Settings()
+    try:
+        checks += examine(data_dir(settings.storage.data_dir, os.environ, _warn), settings.api.host, settings.api.port)
+    except FolderError as error:
+        checks.append(Check("data folder", False, str(error)))
+    table = Table("check", "", "found", box=None)
+    for check in checks:
+        table.add_row(check.name, "[green]ok" if check.ok else "[red]FAILED", _literal(check.detail))
+    Console(width=None if sys.stdout.isatty() else _FILE_COLUMNS).print(table)
+    return DONE if all(check.ok for check in checks) else FAILED
+
+
+@app.command
+def reset(
+    *,
+    yes: Annotated[bool, Parameter(help="Do not ask.", negative=())] = False,
+    common: Common = Common(),
+) -> int:
+    """Erase the state of every engine in the data folder, after asking; refused while one runs.
+
+    Example: `alphapack reset --data-dir ./state`
+    """
+    from alphapack.shell import folders
+
+    data = folders.data_dir(common.read().settings.storage.data_dir, os.environ, _warn)
+    found = list(folders.engines(data))
+    if not found:
+        print(f"nothing to erase in {data}")
+        return DONE
+    with contextlib.ExitStack() as probes:  # Refuse before asking, and before the first of several is gone.
+        for folder in found:
+            probes.enter_context(folders.Lock(folder.lock))
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError("expected somebody to ask, found no terminal: give --yes to erase without asking")
+        names = ", ".join(folder.root.name for folder in found)
+        if input(f"Erase journal, checkpoints and ledger of {names} in {data}? [y/N] ").strip().lower() not in {"y", "yes"}:
+            print("nothing erased")
+            return FAILED
+    for folder in found:
+        for path in folders.reset(folder):
+            print(f"erased {path}")
+    return DONE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    try:
+        code = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        see = " ".join(["alphapack", *(error.command_chain or ())])
+        return _fail(USAGE, f"{error} (see {see} --help)")
+    except KeyboardInterrupt:
+        return _fail(INTERRUPTED, "interrupted")
+    except (UsageError, config.SettingsError) as error:
+        return _fail(USAGE, str(error))
+    except Exception as error:
+        code = _code_of(error)
+        if code is None:
+            raise  # A fault of ours: its trace is what a report needs, and Python's exit code is FAILED.
+        return _fail(code, str(error))
+    return code if isinstance(code, int) else DONE
+
+
+def _code_of(error: Exception) -> int | None:
+    """Return the exit code of an error that a user can act on, None for any other."""
+    from alphapack.api.server import CannotListen, RefusedBind
+    from alphapack.shell.captures import CaptureError
+    from alphapack.shell.convert import ConversionError
+    from alphapack.shell.folders import AlreadyRunning, FolderError
+    from alphapack.shell.journal import JournalError, JournalLocked
+    from alphapack.shell.ledger import LedgerError
+
+    usage = (CaptureError, ConversionError, FolderError, AlreadyRunning, JournalLocked, RefusedBind, CannotListen)
+    if isinstance(error, usage):
+        return USAGE
+    return FAILED if isinstance(error, OSError | JournalError | LedgerError) else None
+
+
+def _fail(code: int, message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def _check_files(paths: Sequence[Path]) -> None:
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"expected a file, found nothing at {path}")
+
+
+def _speed(text: str | None) -> float | str | None:
+    """Return what the setting takes: a number, or ``max``; anything else is for the settings to refuse."""
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _full_names(symbols: Sequence[str], paths: Sequence[Path], venue: str | None) -> tuple[str, ...]:
+    """Return full names; a bare one is meant at every venue that the files name."""
+    if not symbols:
+        return ()
+    from alphapack.domain.market import name_of, symbol_id, venue_of
+    from alphapack.shell.captures import source_name
+
+    _check_files(paths)
+    venues = sorted({source_name(path, venue)[0] for path in paths if path.is_file()})
+    names: list[str] = []
+    for symbol in _separate(symbols):
+        stated = [venue_of(symbol).lower()] if ":" in symbol else venues
+        if not stated:
+            raise UsageError(f"expected VENUE:SYMBOL for a journal, which names no venue, found {symbol!r}")
+        names += [symbol_id(of, name_of(symbol) or symbol) for of in stated]
+    return tuple(dict.fromkeys(names))
+
+
+def _separate(symbols: Sequence[str]) -> list[str]:
+    """Return the symbols of ``A,B C`` one by one."""
+    return [symbol for text in symbols for symbol in text.split(",") if symbol]
+
+
+def _counting(items: Iterator[_T], tell: Callable[[], None], every: int = 10_000) -> Iterator[_T]:
+    for count, item in enumerate(items):
+        if count % every == 0:
+            tell()
+        yield item
+
+
+@contextlib.contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on standard error where it is a terminal; the callable takes bytes done and in all (0: not known)."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
+
+
+def _literal(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _rate(summary: "ReplaySummary") -> float | None:
+    return summary.inputs / summary.seconds if summary.seconds > 0.0 else None
+
+
+def _summary_document(summary: "ReplaySummary") -> dict[str, object]:
+    return {
+        "inputs": summary.inputs,
+        "frames": summary.frames,
+        "seconds": summary.seconds,
+        "events_per_s": _rate(summary),
+        "span_s": summary.span_s,
+        "complaints": summary.complaints,
+        "digest": summary.digest,
+        "symbols": {
+            name: {**msgspec.to_builtins(health), "kinds": summary.kinds.get(name, {})} for name, health in summary.symbols.items()
+        },
+    }
+
+
+def _print_summary(summary: "ReplaySummary") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    terminal = sys.stdout.isatty()
+    table = Table(box=None)
+    for name in ("symbol", "state", "messages by kind"):
+        table.add_column(name, overflow="fold")
+    for name in ("gaps", "crossed", "resyncs", "duplicates", "ticker checked", "mismatched", "rejected"):
+        table.add_column(name, justify="right", overflow="fold")  # A cut number would be a wrong one.
+    between = "\n" if terminal else ", "
+    for name, health in sorted(summary.symbols.items()):
+        kinds = between.join(f"{kind} {count:,}" for kind, count in sorted(summary.kinds.get(name, {}).items()))
+        numbers = (
+            health.gaps,
+            health.crossed,
+            health.resyncs,
+            health.duplicates,
+            health.ticker_checked,
+            health.ticker_mismatched,
+            health.rejected,
+        )
+        table.add_row(_literal(name), health.state, _literal(kinds), *(f"{number:,}" for number in numbers))
+    Console(width=None if terminal else _FILE_COLUMNS).print(table)
+    rate = _rate(summary)
+    speed = f"{rate:,.0f} events/s" if rate is not None and math.isfinite(rate) else "no rate"
+    print(f"inputs {summary.inputs:,}, frames {summary.frames:,}, complaints {summary.complaints:,}")
+    print(f"span {summary.span_s:,.1f} s in {summary.seconds:.2f} s, {speed}")
+    print(f"digest {summary.digest}")

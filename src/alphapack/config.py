@@ -1,0 +1,272 @@
+"""Settings: read once, then frozen.
+
+Precedence: command line, then ``ALPHAPACK__SECTION__KEY`` in the environment, then ``alphapack.toml``, then defaults.
+Every value is checked where it stands, so that an error can say where that is. ``ALPHAPACK_DATA`` and
+``ALPHAPACK_GUARD_*`` are for tests and no settings.
+"""
+
+import difflib
+import json
+import math
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from alphapack.domain.inputs import CoreSettings
+
+FILE_NAME = "alphapack.toml"
+ENVIRONMENT_PREFIX = "ALPHAPACK__"
+
+_SECRET = re.compile(r"token|secret|password|api_key")
+_SHOWN_CHARS = 60
+_Text = Annotated[str, Meta(min_length=1)]
+_Origin = Annotated[str, Meta(pattern=r"^https?://[^/\s]+$")]
+
+
+class SettingsError(ValueError):
+    """A setting that is unknown or has a value it cannot have."""
+
+
+class ApiSection(msgspec.Struct, frozen=True):
+    """The HTTP server."""
+
+    host: Annotated[str, Meta(min_length=1, description="address to listen on; a public one needs a token")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 5000
+    token: Annotated[str | None, Meta(description="bearer token that writes need; keep the file readable by you alone")] = None
+    cors_origins: Annotated[tuple[_Origin, ...], Meta(description="origins whose pages may use the API")] = ()
+    allowed_hosts: Annotated[tuple[str, ...], Meta(description="further Host names to answer to, against DNS rebinding")] = ()
+    body_max_bytes: Annotated[int, Meta(ge=1, description="largest request body")] = 1_000_000
+    connections_max: Annotated[int, Meta(ge=1, description="connections served at once")] = 256
+    header_timeout_s: Annotated[float, Meta(gt=0, description="time a client has to send a request's head")] = 5.0
+    idle_timeout_s: Annotated[float, Meta(gt=0, description="time a kept connection may be idle")] = 30.0
+
+
+class StorageSection(msgspec.Struct, frozen=True):
+    """Journal, checkpoints and ledger on disk."""
+
+    data_dir: Annotated[_Text | None, Meta(description="folder of all state; unset: the user's data folder")] = None
+    segment_mb: Annotated[int, Meta(ge=1, le=4096, description="size at which the journal begins a new segment")] = 256
+    checkpoint_inputs: Annotated[int, Meta(ge=1, description="a checkpoint at least every so many inputs")] = 100_000
+    checkpoint_s: Annotated[float, Meta(gt=0, description="and at least every so many seconds")] = 60.0
+    retain_gb: Annotated[float, Meta(gt=0, description="journal kept; only what a verified checkpoint covers is deleted")] = 20.0
+
+
+class LogSection(msgspec.Struct, frozen=True):
+    """What is written to standard error."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="debug, info, warning or error")] = "info"
+    json: Annotated[bool, Meta(description="one JSON document a line in place of text")] = False
+
+
+class CaptureSection(msgspec.Struct, frozen=True):
+    """Recordings as a source."""
+
+    speed: Annotated[Annotated[float, Meta(gt=0)] | Literal["max"], Meta(description='times real time, or "max"')] = 1.0
+    venue: Annotated[_Text | None, Meta(description="venue of the files; unset: what their names begin with")] = None
+
+    @property
+    def pace(self) -> float:
+        """The speed as a number, infinite for ``max``."""
+        return math.inf if self.speed == "max" else float(self.speed)
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """All settings, by section."""
+
+    core: CoreSettings = msgspec.field(default_factory=CoreSettings)
+    api: ApiSection = msgspec.field(default_factory=ApiSection)
+    storage: StorageSection = msgspec.field(default_factory=StorageSection)
+    log: LogSection = msgspec.field(default_factory=LogSection)
+    capture: CaptureSection = msgspec.field(default_factory=CaptureSection)
+
+
+class Effective(msgspec.Struct, frozen=True):
+    """Settings and where each value came from, by ``section.key``; what is not in ``sources`` is a default."""
+
+    settings: Settings
+    sources: dict[str, str]
+    warnings: tuple[str, ...]
+
+
+# The core's own types say nothing of bounds, because the core also reads old journals; what a user may set is said here.
+_CORE = {
+    "seed": Meta(ge=0, le=(1 << 63) - 1, description="seed of every random draw"),
+    "stale_after_ms": Meta(ge=1, description="silence of a symbol's depth stream after which its book is STALE"),
+    "history_rows": Meta(ge=1, le=1_000_000, description="feature rows kept in memory a symbol, one a second"),
+    "sync_buffer_frames": Meta(ge=1, le=1_000_000, description="depth differences held while a snapshot is awaited"),
+    "symbols": Meta(description='full names to follow, such as "binance-usdm:BTCUSDT"; empty: all the source names'),
+    "symbols_max": Meta(ge=1, le=100_000, description="symbols followed at most"),
+    "instruments": Meta(description='what you know better than the wire: { symbol = "...", tick = "0.1", lot = "0.001" }'),
+}
+
+
+class _Field(msgspec.Struct, frozen=True):
+    type: Any
+    default: object
+    description: str
+
+
+def _fields_of(section: str) -> dict[str, _Field]:
+    struct = get_type_hints(Settings)[section]
+    types = get_type_hints(struct, include_extras=True)
+    defaults, fields = struct(), {}
+    for name in struct.__struct_fields__:
+        kind = Annotated[types[name], _CORE[name]] if section == "core" and name in _CORE else types[name]
+        notes = [note.description for note in getattr(kind, "__metadata__", ()) if isinstance(note, Meta)]
+        fields[name] = _Field(kind, getattr(defaults, name), next((note for note in notes if note), ""))
+    return fields
+
+
+_FIELDS = {section: _fields_of(section) for section in Settings.__struct_fields__}
+
+
+def load(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object]) -> Settings:
+    """Return the effective settings; see ``read``."""
+    return read(path, environ, overrides).settings
+
+
+def read(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object]) -> Effective:
+    """Return the settings with their sources.
+
+    ``path`` None means ``alphapack.toml`` in the current folder where it exists. ``overrides`` go by ``section.key``;
+    a None among them was not given.
+    """
+    warnings: list[str] = []
+    values: dict[str, dict[str, object]] = {section: {} for section in _FIELDS}
+    sources: dict[str, str] = {}
+    for source, section, key, candidates in _stated(path, environ, overrides, warnings):
+        values[section][key] = _checked(section, key, candidates, source)
+        sources[f"{section}.{key}"] = source
+    sections = {name: type(getattr(Settings(), name))(**found) for name, found in values.items()}
+    return Effective(Settings(**sections), sources, tuple(warnings))
+
+
+def masked(settings: Settings) -> dict[str, dict[str, object]]:
+    """Return the settings as plain values, every secret that is set replaced by ``***``."""
+    plain = msgspec.json.decode(msgspec.json.encode(settings), type=dict[str, dict[str, object]])
+    return {
+        section: {key: "***" if value is not None and _SECRET.search(key) else value for key, value in values.items()}
+        for section, values in plain.items()
+    }
+
+
+def example_toml() -> str:
+    """Return a settings file in which every setting stands commented at its default; ``#key`` is a setting, ``# text`` a note."""
+    lines = [
+        "# Settings of alphapack. Remove the # before a key to change it.",
+        f"# The environment ({ENVIRONMENT_PREFIX}SECTION__KEY) goes before this file, the command line before both.",
+    ]
+    for section, fields in _FIELDS.items():
+        lines += ["", f"[{section}]"]
+        for name, field in fields.items():
+            lines.append(f"# {field.description}")
+            lines.append(f"# {name} is not set" if field.default is None else f"#{name} = {_toml(field.default)}")
+    return "\n".join(lines) + "\n"
+
+
+def _stated(
+    path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object], warnings: list[str]
+) -> Iterator[tuple[str, str, str, tuple[object, ...]]]:
+    """Yield (source, section, key, candidate values) of what was set, the weaker source first."""
+    file = path if path is not None else Path(FILE_NAME)
+    if path is not None or file.is_file():
+        document = _parsed(file)
+        for section, table in document.items():
+            _known(section, _FIELDS, "section", str(file))
+            if not isinstance(table, dict):
+                raise SettingsError(f"{file}: expected [{section}] to be a table, found {_shown(section, table)}")
+            for key, value in table.items():
+                yield str(file), section, key, (value,)
+        if document.get("api", {}).get("token") is not None and os.name == "posix" and (mode := file.stat().st_mode & 0o777) & 0o077:
+            warnings.append(f"{file} holds a token and others may read it (mode {mode:04o}): chmod 600 {file}")
+    for name in sorted(environ):
+        if name.startswith(ENVIRONMENT_PREFIX):
+            section, separator, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
+            _known(section, _FIELDS, "section", f"environment {name}")
+            if not separator:
+                raise SettingsError(f"environment {name}: expected {ENVIRONMENT_PREFIX}SECTION__KEY, found no key")
+            yield f"environment {name}", section, key, _environment_values(environ[name])
+    for name, value in overrides.items():
+        if value is not None:
+            section, _, key = name.partition(".")
+            _known(section, _FIELDS, "section", "command line")
+            yield "command line", section, key, (value,)
+
+
+def _parsed(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(
+            f"expected a settings file, found none to read at {file} ({error.strerror}): alphapack init makes one"
+        ) from error
+    except ValueError as error:  # TOML and UTF-8 alike.
+        raise SettingsError(f"{file}: expected TOML, found a fault: {error}") from error
+
+
+def _environment_values(text: str) -> tuple[object, ...]:
+    """Return what a variable may mean: a TOML value where it is one, else, or where that does not fit, its text."""
+    try:
+        document = tomllib.loads(f"value = {text}")
+    except ValueError:
+        return (text,)
+    return (document["value"], text) if len(document) == 1 else (text,)
+
+
+def _checked(section: str, key: str, candidates: tuple[object, ...], source: str) -> object:
+    """Return the first candidate that the setting can have."""
+    _known(key, _FIELDS[section], f"key in [{section}]", source)
+    field = _FIELDS[section][key]
+    reason = ""
+    for value in candidates:
+        _check_nested(value, field.type, f"{section}.{key}", source)
+        try:
+            checked: object = msgspec.convert(value, field.type)
+        except msgspec.ValidationError as error:
+            reason = reason or str(error).replace("Invalid enum value", f"Expected {field.description}, got")
+            continue
+        if isinstance(checked, float) and not math.isfinite(checked):
+            reason = "Expected a finite number"
+            continue
+        return checked
+    expected = re.sub(r", got .*?(?= - at|$)", "", reason).replace("`", "")
+    raise SettingsError(f"{source}: {section}.{key}: {expected[:1].lower()}{expected[1:]}, found {_shown(key, candidates[0])}")
+
+
+def _check_nested(value: object, kind: Any, name: str, source: str) -> None:
+    """Refuse unknown keys in a list of tables by name, which the converter would not."""
+    info = msgspec.inspect.type_info(kind)
+    if isinstance(info, msgspec.inspect.Metadata):
+        info = info.type
+    if not isinstance(info, msgspec.inspect.VarTupleType) or not isinstance(info.item_type, msgspec.inspect.StructType):
+        return
+    known = info.item_type.cls.__struct_fields__
+    for table in value if isinstance(value, list | tuple) else ():
+        for key in table if isinstance(table, dict) else ():
+            _known(key, known, f"key in {name}", source)
+
+
+def _known(name: str, known: Mapping[str, object] | tuple[str, ...], what: str, source: str) -> None:
+    if name not in known:
+        homes = [f"{section}.{name}" for section, fields in _FIELDS.items() if name in fields]
+        near = homes[0] if homes else difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]
+        raise SettingsError(f"{source}: unknown {what}: {name!r}; the nearest is {near!r}")
+
+
+def _shown(key: str, value: object) -> str:
+    """Return a value for an error message, never a secret one."""
+    if _SECRET.search(key):
+        return f"a {type(value).__name__}"
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + '...'}"
+
+
+def _toml(value: object) -> str:
+    """Return a default as TOML; JSON writes text, numbers, booleans and lists of them the same way."""
+    return json.dumps(msgspec.to_builtins(value), ensure_ascii=False)

@@ -1,0 +1,1 @@
+"""Nouns: immutable values that every layer may name."""

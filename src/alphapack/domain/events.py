@@ -1,0 +1,139 @@
+"""Facts derived from inputs.
+
+Two families. *Wire events* are what a codec reads out of one frame; they carry the level lists as the venue's bytes,
+and prices and quantities as its quoted decimals,
+because kernels parse them exactly. *Records* are what the engine says happened: they are returned by
+``Engine.step``, hashed into the digest and, where people care, kept in the ledger.
+"""
+
+import msgspec
+
+from alphapack.domain.market import BookState
+
+
+class FrameError(ValueError):
+    """A frame that is not what the venue's protocol promises: one line on what was expected and what came."""
+
+
+class WireEvent(msgspec.Struct, frozen=True):
+    """Base of what a codec makes of a frame; ``symbol`` is the full name, ``venue_ns`` 0 where the venue says no time."""
+
+    symbol: str
+    venue_ns: int
+
+
+class DepthDiff(WireEvent, frozen=True):
+    """Absolute quantities at changed prices; ``first..last`` and ``previous`` are the venue's update ids."""
+
+    first: int
+    last: int
+    previous: int | None
+    bids: bytes
+    asks: bytes
+
+
+class DepthSnapshot(WireEvent, frozen=True):
+    """A whole book as of update ``last``."""
+
+    last: int
+    bids: bytes
+    asks: bytes
+
+
+class Trade(WireEvent, frozen=True):
+    """One trade, or an aggregate of trades ``first_id..last_id`` of one taker order at one price."""
+
+    first_id: int
+    last_id: int
+    price: bytes
+    quantity: bytes
+    buyer_is_taker: bool
+    aggregate: bool
+
+
+class TopOfBook(WireEvent, frozen=True):
+    """Best bid and ask as the venue states them for update ``update``."""
+
+    update: int
+    bid: bytes
+    bid_quantity: bytes
+    ask: bytes
+    ask_quantity: bytes
+
+
+class Candle(WireEvent, frozen=True):
+    """One candle; only a ``closed`` one is final. Times are the venue's, in milliseconds."""
+
+    open_ms: int
+    close_ms: int
+    interval: str
+    open: str
+    high: str
+    low: str
+    close: str
+    volume: str
+    closed: bool
+
+
+class Ignored(WireEvent, frozen=True):
+    """A well-formed message that says nothing about the market (an acknowledgement, a notice)."""
+
+    what: str
+
+
+AnyWireEvent = DepthDiff | DepthSnapshot | Trade | TopOfBook | Candle | Ignored
+
+
+class Record(msgspec.Struct, frozen=True, tag_field="kind"):
+    """Base of what the engine says happened."""
+
+
+class SessionStarted(Record, frozen=True, tag="session_started"):
+    """A session began; books that were LIVE are STALE until proven again."""
+
+    source: str
+
+
+class BookStateChanged(Record, frozen=True, tag="book_state"):
+    """A book went from one state to another, and why."""
+
+    symbol: str
+    before: BookState
+    after: BookState
+    reason: str
+
+
+class InstrumentChanged(Record, frozen=True, tag="instrument"):
+    """The tick or lot of a symbol became known, or finer, from what the venue sent."""
+
+    symbol: str
+    tick: str
+    lot: str
+
+
+class FrameRejected(Record, frozen=True, tag="frame_rejected"):
+    """A frame that could not be used; ``frames`` counts those since the last such record of this venue."""
+
+    venue: str
+    symbol: str
+    reason: str
+    frames: int
+
+
+class IntakeOverloaded(Record, frozen=True, tag="overload"):
+    """Frames were given up before the journal."""
+
+    symbol: str
+    frames: int
+    how: str
+
+
+class WorkRequested(Record, frozen=True, tag="request"):
+    """Work for the shell to do off the loop; its answer comes back as a ``Result`` or as frames."""
+
+    request_id: int
+    work: str
+    body: bytes
+
+
+AnyRecord = SessionStarted | BookStateChanged | InstrumentChanged | FrameRejected | IntakeOverloaded | WorkRequested

@@ -1,0 +1,92 @@
+"""All that enters the engine. What is not here cannot influence a number.
+
+Inputs are journaled as they stand, in order, and a replay of the journal steps the same inputs. ``seq`` orders
+them; ``ts_ns`` explains when. ``INPUT_VERSION`` goes with every stored segment; an older one passes its upcaster.
+"""
+
+import msgspec
+
+INPUT_VERSION = 1
+
+
+class Input(msgspec.Struct, frozen=True, array_like=True, tag_field="kind"):
+    """Base of every input: its place in the one order, and the engine's time."""
+
+    seq: int
+    ts_ns: int
+
+
+class Configure(Input, frozen=True, tag="configure"):
+    """Core configuration; the first input of every engine, and again whenever it changes."""
+
+    settings: "CoreSettings"
+
+
+class SessionStart(Input, frozen=True, tag="session"):
+    """A source begins or begins again: what was known before may have changed unseen."""
+
+    source: str
+
+
+class Frame(Input, frozen=True, tag="frame"):
+    """Bytes exactly as a venue sent them; ``symbol`` is the venue's name where the payload does not say it."""
+
+    venue: str
+    symbol: str
+    payload: bytes
+
+
+class Heartbeat(Input, frozen=True, tag="beat"):
+    """Time passed and nothing came."""
+
+
+class Shed(Input, frozen=True, tag="shed"):
+    """The bounded intake gave up frames of one symbol before the journal; its book is no longer proven."""
+
+    symbol: str
+    frames: int
+
+
+class Conflated(Input, frozen=True, tag="conflated"):
+    """The bounded intake kept only the newest top-of-book ticker of a symbol."""
+
+    symbol: str
+    frames: int
+
+
+class Result(Input, frozen=True, tag="result"):
+    """The answer of work that the core asked for and that ran off the loop."""
+
+    request_id: int
+    work: str
+    ok: bool
+    body: bytes
+
+
+class CoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The settings that change what the core computes, so they are an input themselves."""
+
+    seed: int = 7
+    stale_after_ms: int = 3_000
+    """Silence of a symbol's depth stream after which its book is STALE: three intervals of the slowest stream."""
+    history_rows: int = 3_600
+    """Feature rows kept in memory a symbol, one a second."""
+    sync_buffer_frames: int = 10_000
+    """Depth differences held while a snapshot is awaited; beyond it the oldest go and a new snapshot is asked for."""
+    symbols: tuple[str, ...] = ()
+    """Full symbol names to follow; empty: every symbol the source names, up to ``symbols_max``."""
+    symbols_max: int = 500
+    instruments: tuple["InstrumentSettings", ...] = ()
+
+
+class InstrumentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the user states about an instrument; everything left out is inferred from the wire."""
+
+    symbol: str
+    tick: str | None = None
+    lot: str | None = None
+    min_notional: float | None = None
+    contract_value: float | None = None
+
+
+AnyInput = Configure | SessionStart | Frame | Heartbeat | Shed | Conflated | Result

@@ -1,0 +1,87 @@
+"""Names and units of the market: venues, symbols, book states, instruments."""
+
+import enum
+from fractions import Fraction
+
+import msgspec
+
+NANOS_PER_MS = 1_000_000
+NANOS_PER_S = 1_000_000_000
+
+
+class BookState(enum.IntEnum):
+    """What is proven about a book; only LIVE feeds features."""
+
+    SYNCING = 0
+    LIVE = 1
+    STALE = 2
+    CORRUPT = 3
+
+
+class Verdict(enum.IntEnum):
+    """What a venue's continuity rule says of one depth difference."""
+
+    APPLY = 0
+    DUPLICATE = 1
+    GAP = 2
+
+
+class Step(msgspec.Struct, frozen=True, array_like=True):
+    """A grid of decimal numbers: multiples of ``units * 10**-decimals`` (a tick, a lot).
+
+    A multiple is stored as an int64, so that sums over a window are exact.
+    """
+
+    units: int
+    decimals: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Step":
+        """Return the step that a positive plain decimal such as ``"0.10"`` names."""
+        whole, _, fraction = text.partition(".")
+        fraction = fraction.rstrip("0")
+        digits = whole + fraction
+        if not digits.isascii() or not digits.isdigit() or int(digits) == 0 or len(digits) > 18:
+            raise ValueError(f"expected a positive decimal step such as '0.01', found {text!r}")
+        if fraction:
+            return cls(int(digits), len(fraction))
+        return cls(int(whole), 0)
+
+    @property
+    def size(self) -> Fraction:
+        """The step as an exact number."""
+        return Fraction(self.units, 10**self.decimals)
+
+    def number(self, multiple: int) -> float:
+        """Return ``multiple`` steps as the nearest float (one rounding, as parsing the text would give)."""
+        return float(multiple * self.units / 10**self.decimals)
+
+    def __str__(self) -> str:
+        digits = str(self.units).rjust(self.decimals + 1, "0")
+        return digits if self.decimals == 0 else f"{digits[: -self.decimals]}.{digits[-self.decimals :]}"
+
+
+class Instrument(msgspec.Struct, frozen=True):
+    """What one level or trade of a symbol means; ``None`` where no venue or user has said it."""
+
+    symbol: str
+    tick: Step | None = None
+    lot: Step | None = None
+    min_notional: float | None = None
+    contract_value: float | None = None
+    """Quote value of one contract of an inverse instrument; None for linear ones, whose lots are base units."""
+
+
+def symbol_id(venue: str, name: str) -> str:
+    """Return the full name of a symbol, ``venue:NAME``."""
+    return f"{venue}:{name.upper()}"
+
+
+def venue_of(symbol: str) -> str:
+    """Return the venue part of a full symbol name."""
+    return symbol.partition(":")[0]
+
+
+def name_of(symbol: str) -> str:
+    """Return the venue's own name of a symbol."""
+    return symbol.partition(":")[2]

@@ -1,0 +1,242 @@
+"""The engine: one door for inputs, one dispatch table, run to completion.
+
+The law: what ``step`` returns, and every later answer, is a function of the inputs so far and of nothing else.
+"""
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+
+from alphapack.domain.events import AnyWireEvent, FrameError, FrameRejected, IntakeOverloaded, Record, SessionStarted, WorkRequested
+from alphapack.domain.inputs import AnyInput, Configure, Conflated, CoreSettings, Frame, Heartbeat, Result, SessionStart, Shed
+from alphapack.domain.market import NANOS_PER_S, symbol_id
+from alphapack.engine.digest import Digest
+from alphapack.engine.draws import Draws
+from alphapack.engine.ports import Codec
+from alphapack.engine.timers import Timer, Timers
+from alphapack.services.microstructure import TICK_NS, Judge, Microstructure
+
+STATE_VERSION = 1
+REJECTIONS_NS = NANOS_PER_S
+"""A venue's unusable frames are reported at most this often, with their count, so that garbage cannot flood the ledger."""
+
+_frame_head = struct.Struct("<BQqHH")
+_encode = msgspec.msgpack.Encoder().encode
+_encode_record = msgspec.json.Encoder().encode
+
+
+class _Rejections(msgspec.Struct, array_like=True):
+    frames: int
+    last_ns: int
+
+
+class _Saved(msgspec.Struct, array_like=True):
+    version: int
+    seq: int
+    now_ns: int
+    source_inputs: int
+    settings: CoreSettings | None
+    digest: tuple[bytes, bytes]
+    timers: tuple[int, list[Timer]]
+    draws: dict[str, int]
+    requests: int
+    rejections: dict[str, _Rejections]
+    services: list[bytes]
+
+
+class Engine:
+    """Steps inputs through the services; also the ``Context`` that they see."""
+
+    def __init__(self, codecs: Sequence[Codec]) -> None:
+        self.codecs = {codec.venue: codec for codec in codecs}
+        self.seq = 0
+        self.now_ns = 0
+        self.source_inputs = 0
+        """Inputs that came from the market source rather than from a user: where a recording is taken up again."""
+        self.settings = CoreSettings()
+        self.configured = False
+        self._digest = Digest()
+        self._timers = Timers()
+        self.decoded: tuple[AnyWireEvent, ...] = ()
+        """What the last input said, if it was a frame that could be read."""
+        self._draws = Draws(self.settings.seed)
+        self._requests = 0
+        self._rejections: dict[str, _Rejections] = {}
+        self._records: list[Record] = []
+        self.microstructure = Microstructure(
+            self,
+            {codec.venue: _judge(codec) for codec in codecs},
+            {codec.venue: codec.contract_value for codec in codecs},
+        )
+        self._services = [self.microstructure]
+        self._timer_handlers: dict[str, Callable[[str], None]] = {"microstructure": lambda _: self.microstructure.on_tick()}
+        self._handlers: dict[type, Callable[[AnyInput], None]] = {
+            Configure: self._on_configure,
+            SessionStart: self._on_session,
+            Frame: self._on_frame,
+            Heartbeat: self._on_heartbeat,
+            Shed: self._on_shed,
+            Conflated: self._on_conflated,
+            Result: self._on_result,
+        }
+        self._result_handlers: dict[str, Callable[[Result], None]] = {}
+
+    # The door
+
+    def step(self, entry: AnyInput) -> list[Record]:
+        """Handle one input to completion and return everything that it, and the timers due before it, caused."""
+        assert entry.seq == self.seq + 1, f"inputs are totally ordered: expected seq {self.seq + 1}, found {entry.seq}"
+        assert entry.ts_ns >= self.now_ns, f"time never runs back: at {self.now_ns}, found {entry.ts_ns}"
+        self.seq = entry.seq
+        self._records = []
+        self.decoded = ()
+        kind = type(entry)
+        if kind is SessionStart:  # Precedes all timers: what fell due in between is late, not past.
+            self._timers.rebase(entry.ts_ns)
+        else:
+            while self._timers.next_due_ns <= entry.ts_ns:
+                self.now_ns, name, argument = self._timers.pop()
+                self._timer_handlers[name](argument)
+        self.now_ns = entry.ts_ns
+        if kind is Frame:
+            assert isinstance(entry, Frame)
+            self._digest.update(_frame_head.pack(1, entry.seq, entry.ts_ns, len(entry.venue), len(entry.symbol)))
+            self._digest.update(b"%d:%b%b%b" % (len(entry.payload), entry.venue.encode(), entry.symbol.encode(), entry.payload))
+        else:
+            self._digest.update(_encode(entry))
+        self._handlers[kind](entry)
+        return self._records
+
+    # The context
+
+    def emit(self, record: Record) -> None:
+        """Take a record into the result of this step and into the digest."""
+        self._records.append(record)
+        self._digest.update(_encode_record(record))
+
+    def observe(self, values: bytes) -> None:
+        """Take computed values into the digest."""
+        self._digest.update(values)
+
+    def request(self, work: str, body: bytes) -> int:
+        """Ask the shell for work off the loop; its ``Result`` is an input, so a replay needs no shell."""
+        self._requests += 1
+        self.emit(WorkRequested(self._requests, work, body))
+        return self._requests
+
+    def after(self, delay_ns: int, timer: str, argument: str = "") -> None:
+        """Set a timer that fires once."""
+        self._timers.add(self.now_ns + delay_ns, timer, argument)
+
+    def draws(self, stream: str, symbol: str = "") -> Iterator[float]:
+        """Return uniforms of one stream."""
+        return self._draws.uniforms(stream, symbol)
+
+    def register(self, *, timer: tuple[str, Callable[[str], None]] | None = None, result: tuple[str, Callable[[Result], None]] | None = None) -> None:
+        """Give a handler to a timer's name or to the results of a kind of work; done once, while the engine is built."""
+        if timer is not None:
+            self._timer_handlers[timer[0]] = timer[1]
+        if result is not None:
+            self._result_handlers[result[0]] = result[1]
+
+    # The inputs
+
+    def _on_configure(self, entry: AnyInput) -> None:
+        assert isinstance(entry, Configure)
+        self.settings = entry.settings
+        self._draws.seed = entry.settings.seed
+        if not self.configured:
+            self.configured = True
+            self._timers.add((entry.ts_ns // TICK_NS + 1) * TICK_NS, "microstructure", period_ns=TICK_NS)
+        self.microstructure.on_configure(entry.settings)
+
+    def _on_session(self, entry: AnyInput) -> None:
+        assert isinstance(entry, SessionStart)
+        self.source_inputs += 1
+        self.emit(SessionStarted(entry.source))
+        self.microstructure.on_session()
+
+    def _on_frame(self, entry: AnyInput) -> None:
+        assert isinstance(entry, Frame)
+        self.source_inputs += 1
+        codec = self.codecs.get(entry.venue)
+        try:
+            if codec is None:
+                raise FrameError(f"expected a venue of {sorted(self.codecs)}, found {entry.venue[:40]!r}")
+            self.decoded = codec.decode(entry.payload, entry.symbol)
+            for event in self.decoded:
+                self.microstructure.on_event(event)
+        except FrameError as error:
+            self._reject(entry, str(error))
+
+    def _on_heartbeat(self, entry: AnyInput) -> None:
+        self.source_inputs += 1
+
+    def _on_shed(self, entry: AnyInput) -> None:
+        assert isinstance(entry, Shed)
+        self.emit(IntakeOverloaded(entry.symbol, entry.frames, "shed"))
+        self.microstructure.on_shed(entry.symbol, entry.frames)
+
+    def _on_conflated(self, entry: AnyInput) -> None:
+        assert isinstance(entry, Conflated)
+        self.emit(IntakeOverloaded(entry.symbol, entry.frames, "conflated"))
+
+    def _on_result(self, entry: AnyInput) -> None:
+        assert isinstance(entry, Result)
+        handler = self._result_handlers.get(entry.work)
+        if handler is not None:
+            handler(entry)
+
+    def _reject(self, frame: Frame, reason: str) -> None:
+        if frame.symbol:
+            self.microstructure.on_rejected(symbol_id(frame.venue, frame.symbol))
+        told = self._rejections.setdefault(frame.venue, _Rejections(0, -REJECTIONS_NS))
+        told.frames += 1
+        if self.now_ns - told.last_ns >= REJECTIONS_NS:
+            self.emit(FrameRejected(frame.venue, frame.symbol, reason, told.frames))
+            told.frames, told.last_ns = 0, self.now_ns
+
+    # State
+
+    def hexdigest(self) -> str:
+        """Return the digest of all inputs and of all that followed from them."""
+        return self._digest.hexdigest()
+
+    def save(self) -> bytes:
+        """Return the whole state: loading it and stepping the tail equals stepping everything."""
+        return msgspec.msgpack.encode(
+            _Saved(
+                STATE_VERSION,
+                self.seq,
+                self.now_ns,
+                self.source_inputs,
+                self.settings if self.configured else None,
+                self._digest.save(),
+                self._timers.save(),
+                self._draws.counts,
+                self._requests,
+                self._rejections,
+                [service.save() for service in self._services],
+            )
+        )
+
+    def load(self, state: bytes) -> None:
+        """Replace the whole state by what ``save`` returned."""
+        saved = msgspec.msgpack.decode(state, type=_Saved)
+        if saved.version != STATE_VERSION:
+            raise ValueError(f"expected a state of version {STATE_VERSION}, found {saved.version}")
+        self.seq, self.now_ns, self.source_inputs = saved.seq, saved.now_ns, saved.source_inputs
+        self.configured = saved.settings is not None
+        self.settings = saved.settings or CoreSettings()
+        self._draws.seed, self._draws.counts = self.settings.seed, saved.draws
+        self._digest.load(*saved.digest)
+        self._timers.load(*saved.timers)
+        self._requests, self._rejections = saved.requests, saved.rejections
+        self.microstructure.on_configure(self.settings)
+        for service, one in zip(self._services, saved.services, strict=True):
+            service.load(one)
+
+
+def _judge(codec: Codec) -> Judge:
+    return lambda diff, last, first: codec.verdict(diff, last, first_after_snapshot=first)

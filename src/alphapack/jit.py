@@ -1,0 +1,131 @@
+"""The one door to numba.
+
+Law: nothing else imports numba. Its cache notices a changed kernel but not a changed callee in another file, so every
+state of the kernels has a folder of its own, named by a hash of all that machine code depends on. numba reads
+``NUMBA_CACHE_DIR`` when it is imported and again at each compilation, hence the variable is set here, first, and stays
+set; a folder that the user named is left as it is. Compiled code is executed when it is loaded, so a folder that
+somebody else could have filled is never used.
+"""
+
+import contextlib
+import hashlib
+import os
+import platform
+import re
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import TypeVar
+
+from llvmlite import binding
+
+F = TypeVar("F", bound=Callable[..., object])
+
+HASH_BYTES = 16
+UNUSED_S_MAX = 30 * 86_400
+PRUNED_MAX = 4
+"""Old folders removed at one start, so that a start never waits for a large clean-up."""
+
+PACKAGE = Path(__file__).parent
+CODEGEN_SWITCHES = ("NUMBA_BOUNDSCHECK", "NUMBA_CPU_FEATURES", "NUMBA_CPU_NAME", "NUMBA_DEBUGINFO", "NUMBA_OPT")
+"""They change the machine code, and numba's own index forgets most of them."""
+
+
+def fingerprint(package: Path, environ: Mapping[str, str]) -> str:
+    """Return the hash of all that compiled kernels depend on: sources, versions, switches and the processor."""
+    digest = hashlib.blake2b(digest_size=HASH_BYTES)
+    # Inlined array types and compile options come from beside the kernels, and numba's index knows neither.
+    for source in [package / "jit.py", *sorted((package / "kernels").rglob("*.py"))]:
+        content = source.read_bytes()
+        digest.update(f"{source.relative_to(package).as_posix()} {len(content)}\n".encode())
+        digest.update(content)
+    facts = [
+        sys.version,
+        *(f"{name} {metadata.version(name)}" for name in ("numba", "llvmlite", "numpy")),
+        *(f"{name}={environ.get(name, '')}" for name in CODEGEN_SWITCHES),
+        platform.machine(),
+        binding.get_host_cpu_name(),
+        binding.get_host_cpu_features().flatten(),
+    ]
+    digest.update("\n".join(facts).encode())
+    return digest.hexdigest()
+
+
+def user_cache(environ: Mapping[str, str]) -> Path | None:
+    """Return the folder in which this system keeps a user's caches, None where the user has no home."""
+    named = Path(environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", ""))
+    if named.is_absolute():
+        return named
+    try:
+        home = Path(environ["HOME"]) if environ.get("HOME") else Path.home()
+    except RuntimeError:  # No HOME, and an account without an entry in the password file.
+        return None
+    if not home.is_dir():  # Such as /nonexistent, which is not ours to make.
+        return None
+    return home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache"
+
+
+def private(folder: Path) -> bool:
+    """Make the folder if need be; tell whether we can write it and nobody else can."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if sys.platform != "win32":  # There the user's own folders are protected by access lists.
+            found = folder.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+                return False
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def roots(environ: Mapping[str, str]) -> Iterator[Path]:
+    """Yield the folders that may hold our caches, the better first."""
+    home = user_cache(environ)
+    if home is not None:
+        yield home / "alphapack" / "numba"
+    user = os.getuid() if sys.platform != "win32" else environ.get("USERNAME", "user")
+    with contextlib.suppress(FileNotFoundError):  # No temporary folder can be written either.
+        yield Path(tempfile.gettempdir()) / f"alphapack-numba-{user}"
+
+
+def prune(root: Path, current: Path) -> None:
+    """Remove a few folders of kernels that nobody has loaded for a month."""
+    with contextlib.suppress(OSError):
+        os.utime(current)
+        oldest = current.stat().st_mtime - UNUSED_S_MAX
+        others = [path for path in root.iterdir() if re.fullmatch(r"[0-9a-f]{32}", path.name) and path.stat().st_mtime < oldest]
+        for path in sorted(others)[:PRUNED_MAX]:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def cache_folder(package: Path, environ: Mapping[str, str]) -> Path | None:
+    """Return where compiled kernels are kept, None where no folder can be written and trusted."""
+    if environ.get("NUMBA_CACHE_DIR"):
+        return Path(environ["NUMBA_CACHE_DIR"])
+    name = fingerprint(package, environ)
+    for root in roots(environ):
+        if private(root) and private(root / name):
+            prune(root, root / name)
+            return root / name
+    return None
+
+
+CACHE = cache_folder(PACKAGE, os.environ)
+if CACHE is not None:
+    os.environ["NUMBA_CACHE_DIR"] = str(CACHE)
+
+import numba  # noqa: E402  # The law above: the folder is named before numba is imported.
+
+
+def njit(function: F) -> F:
+    """Compile a kernel on its first call; ``NUMBA_DISABLE_JIT=1`` leaves it interpreted, with equal results.
+
+    Neither fastmath nor parallel, which reorder sums; ``nogil`` lets a long fit run beside the engine's loop.
+    """
+    compiled: F = numba.njit(function, cache=CACHE is not None, nogil=True, fastmath=False, parallel=False, error_model="python")
+    return compiled

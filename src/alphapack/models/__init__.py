@@ -1,0 +1,1 @@
+"""Numerics with results: pure, used by services and by the Python facade."""

@@ -1,0 +1,1 @@
+"""Owners: each service holds one slice of state and never imports another."""

@@ -1,0 +1,91 @@
+"""The bounded queue in front of the journal: the only place where anything may be given up, and it says so.
+
+Beyond ``conflate_from`` waiting frames, a top-of-book ticker replaces the one of its symbol that waits. At ``frames_max``
+the symbol with most frames waiting is shed whole. Both are journaled inputs; a shed symbol's book goes back to SYNCING.
+"""
+
+from collections import Counter, deque
+from collections.abc import Mapping
+
+from alphapack.domain.events import FrameError, TopOfBook
+from alphapack.engine.ports import Codec
+
+FRAMES_MAX = 20_000
+CONFLATE_FROM = 5_000
+
+
+class Waiting:
+    """A frame in the queue; ``payload`` None marks one that was given up."""
+
+    __slots__ = ("payload", "symbol", "ticker", "venue", "wire_symbol")
+
+    def __init__(self, venue: str, wire_symbol: str, payload: bytes, symbol: str, ticker: bool) -> None:
+        self.venue, self.wire_symbol, self.symbol, self.ticker = venue, wire_symbol, symbol, ticker
+        self.payload: bytes | None = payload
+
+
+class Intake:
+    """Frames that came and were not stepped yet."""
+
+    def __init__(self, codecs: Mapping[str, Codec], *, frames_max: int = FRAMES_MAX, conflate_from: int = CONFLATE_FROM) -> None:
+        self._codecs, self._frames_max, self._conflate_from = codecs, frames_max, conflate_from
+        self._queue: deque[Waiting] = deque()
+        self._tickers: dict[str, Waiting] = {}
+        self._shed: Counter[str] = Counter()
+        self._conflated: Counter[str] = Counter()
+        self.frames = 0
+        """Frames that wait."""
+
+    def offer(self, venue: str, wire_symbol: str, payload: bytes) -> None:
+        """Take a frame in, giving up others or this one where there are too many."""
+        symbol, is_ticker = self._identify(venue, wire_symbol, payload)
+        waiting = Waiting(venue, wire_symbol, payload, symbol, is_ticker)
+        if is_ticker:
+            older = self._tickers.get(symbol)
+            if older is not None and older.payload is not None and self.frames >= self._conflate_from:
+                older.payload = None
+                self.frames -= 1
+                self._conflated[symbol] += 1
+            self._tickers[symbol] = waiting
+        self._queue.append(waiting)
+        self.frames += 1
+        if self.frames > self._frames_max:
+            self._shed_largest()
+        if len(self._queue) > 2 * self._frames_max:
+            self._queue = deque(one for one in self._queue if one.payload is not None)
+
+    def losses(self) -> list[tuple[str, str, int]]:
+        """Return and forget what was given up: ``(how, symbol, frames)``; to be journaled before the next frame."""
+        lost = [("shed", symbol, frames) for symbol, frames in sorted(self._shed.items())]
+        lost += [("conflated", symbol, frames) for symbol, frames in sorted(self._conflated.items())]
+        self._shed.clear()
+        self._conflated.clear()
+        return lost
+
+    def take(self) -> Waiting | None:
+        """Return the frame that has waited longest, None where none waits."""
+        while self._queue:
+            waiting = self._queue.popleft()
+            if waiting.payload is not None:
+                self.frames -= 1
+                return waiting
+        return None
+
+    def _identify(self, venue: str, wire_symbol: str, payload: bytes) -> tuple[str, bool]:
+        codec = self._codecs.get(venue)
+        if codec is not None:
+            try:
+                events = codec.decode(payload, wire_symbol)
+            except FrameError:
+                events = ()  # The engine will say what is wrong with it.
+            if events:
+                return events[0].symbol, len(events) == 1 and type(events[0]) is TopOfBook
+        return f"{venue}:{wire_symbol}", False
+
+    def _shed_largest(self) -> None:
+        counts = Counter(one.symbol for one in self._queue if one.payload is not None)
+        symbol, frames = min(counts.items(), key=lambda item: (-item[1], item[0]))
+        self._queue = deque(one for one in self._queue if one.payload is not None and one.symbol != symbol)
+        self._tickers.pop(symbol, None)
+        self._shed[symbol] += frames
+        self.frames -= frames

@@ -1,0 +1,324 @@
+"""Stamp, journal, step, publish: the engine's life in the world, and its answers to the API.
+
+One task steps inputs in slices of at most a millisecond, so that the same loop answers HTTP in between. Nothing that was
+journaled is dropped; what is not durable yet is told by ``durable_seq`` behind ``seq``.
+"""
+
+import asyncio
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import cast
+
+import msgspec
+import structlog
+
+import alphapack
+from alphapack.domain import readings
+from alphapack.domain.events import BookStateChanged, FrameRejected, IntakeOverloaded, Record, SessionStarted, WorkRequested
+from alphapack.domain.inputs import AnyInput, Configure, Conflated, Frame, Result, Shed
+from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, BookState
+from alphapack.engine.engine import Engine
+from alphapack.engine.ports import Executor
+from alphapack.shell.clock import Clock
+from alphapack.shell.committer import Committer
+from alphapack.shell.intake import Intake
+from alphapack.shell.recovery import ledger_rows
+
+SLICE_S = 0.001
+"""Longest time that inputs are stepped before the loop may do other things."""
+BACKLOG_MAX = 50_000
+"""Inputs that may wait for the disk before a recording is held back; live frames wait in the intake instead."""
+LAG_EVERY_S = 0.05
+LAG_SAMPLES = 20
+
+_log = structlog.get_logger("alphapack.runner")
+
+
+class Runner:
+    """Drives one engine and answers for it (ports ``Host`` and what the sources call)."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        source: str,
+        clock: Clock | None = None,
+        config: Callable[[], dict[str, object]],
+        default_venue: str = "",
+        checkpoint_inputs: int = 100_000,
+        checkpoint_s: float = 60.0,
+    ) -> None:
+        self.engine = engine
+        self.source = source
+        self.committer: Committer | None = None
+        self.executor: Executor | None = None
+        self.intake = Intake(engine.codecs)
+        self.ended = False
+        self.messages = 0
+        self._rows: Callable[[], int] = lambda: 0
+        self._clock = clock
+        self._config = config
+        self._default_venue = default_venue
+        self._checkpoint_inputs, self._checkpoint_ns = checkpoint_inputs, int(checkpoint_s * NANOS_PER_S)
+        self._checkpoint_seq, self._checkpoint_at_ns = engine.seq, time.monotonic_ns()
+        self._started_ns = time.monotonic_ns()
+        self._lags: list[float] = [0.0] * LAG_SAMPLES
+        self._loop = asyncio.get_running_loop()
+        self._durable = asyncio.Condition()
+        self._starting: str | None = "starting"
+
+    # Inputs
+
+    def submit(self, make: Callable[[int, int], AnyInput]) -> int:
+        """Stamp an input, journal it and step it; returns its seq. Called on the loop."""
+        now_ns = self._clock.now_ns() if self._clock is not None else 0  # A recording's clock is where its engine stands.
+        entry = make(self.engine.seq + 1, max(now_ns, self.engine.now_ns))
+        self._take(entry)
+        return entry.seq
+
+    def drain(self) -> bool:
+        """Step what waits in the intake for at most a slice; True where more waits."""
+        until = time.perf_counter() + SLICE_S
+        while time.perf_counter() < until:
+            for how, symbol, frames in self.intake.losses():
+                kind = Shed if how == "shed" else Conflated
+                self.submit(lambda seq, ts_ns, kind=kind, symbol=symbol, frames=frames: kind(seq, ts_ns, symbol, frames))  # type: ignore[misc]
+            waiting = self.intake.take()
+            if waiting is None:
+                return False
+            venue, symbol, payload = waiting.venue, waiting.wire_symbol, cast("bytes", waiting.payload)
+            self.submit(lambda seq, ts_ns, v=venue, s=symbol, p=payload: Frame(seq, ts_ns, v, s, p))  # type: ignore[misc]
+        return True
+
+    async def play(self, inputs: Iterable[AnyInput], speed: float) -> None:
+        """Step a recording at ``speed`` times its own pace (``inf``: as fast as it goes), from where the engine stands."""
+        self._starting = None
+        pace = _Pace(speed)
+        until = time.perf_counter() + SLICE_S
+        for entry in self._rest(inputs):
+            wait_s = pace.wait_s(entry.ts_ns)
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+                until = time.perf_counter() + SLICE_S
+            elif time.perf_counter() >= until:
+                await asyncio.sleep(0)
+                while self.committer is not None and self.committer.backlog > BACKLOG_MAX:
+                    await asyncio.sleep(0.002)
+                until = time.perf_counter() + SLICE_S
+            self._take(entry)
+        self.ended = True
+        _log.info("the recording ended", seq=self.engine.seq, digest=self.engine.hexdigest())
+
+    def _rest(self, inputs: Iterable[AnyInput]) -> Iterator[AnyInput]:
+        """Yield what the engine has not stepped of a recording, numbered on from where it stands."""
+        stream = iter(inputs)
+        first = next(stream, None)
+        if first is None:
+            return
+        assert isinstance(first, Configure), "a recording's inputs begin with the settings"
+        if not self.engine.configured:
+            yield first
+        elif self.engine.settings != first.settings:
+            yield Configure(self.engine.seq + 1, self.engine.now_ns, first.settings)
+        for entry in itertools.islice(stream, self.engine.source_inputs, None):
+            seq = self.engine.seq + 1
+            yield entry if entry.seq == seq else msgspec.structs.replace(entry, seq=seq)
+
+    def _take(self, entry: AnyInput) -> None:
+        records = self.engine.step(entry)
+        if type(entry) is Frame:
+            self.messages += 1
+        if self.committer is not None:
+            self.committer.put(entry, ledger_rows(entry, records) if records else ())
+            due = entry.seq - self._checkpoint_seq >= self._checkpoint_inputs
+            if due or time.monotonic_ns() - self._checkpoint_at_ns >= self._checkpoint_ns:
+                self.checkpoint()
+        for record in records:
+            self._tell(record)
+
+    def _tell(self, record: Record) -> None:
+        if type(record) is WorkRequested:
+            if self.executor is not None:
+                self.executor.start(record)
+        elif type(record) is BookStateChanged:
+            say = _log.info if record.after is BookState.LIVE else _log.warning
+            say("book", symbol=record.symbol, before=record.before.name, after=record.after.name, reason=record.reason)
+        elif isinstance(record, FrameRejected | IntakeOverloaded):
+            _log.warning(str(record.__struct_config__.tag), **msgspec.structs.asdict(record))
+        elif type(record) is SessionStarted:
+            _log.info("a session begins", source=record.source)
+
+    def answered(self, request: WorkRequested, ok: bool, body: bytes) -> None:
+        """Take the answer of off-loop work as an input; called on any thread."""
+
+        def enter() -> None:
+            self.submit(lambda seq, ts_ns: Result(seq, ts_ns, request.request_id, request.work, ok, body))
+
+        self._loop.call_soon_threadsafe(enter)
+
+    # Durability
+
+    def checkpoint(self) -> None:
+        """Hand the whole state to the committer; a restart goes on from it."""
+        if self.committer is not None:
+            self.committer.checkpoint(self.engine.seq, self.engine.save())
+        self._checkpoint_seq, self._checkpoint_at_ns = self.engine.seq, time.monotonic_ns()
+
+    def published(self, _seq: int) -> None:
+        """Wake those who wait for durability; called on the committer's thread."""
+        self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self._wake()))
+
+    def recovered(self) -> None:
+        """Cover what could not be journaled by a checkpoint; called on the committer's thread."""
+        self._loop.call_soon_threadsafe(self.checkpoint)
+
+    async def _wake(self) -> None:
+        async with self._durable:
+            self._durable.notify_all()
+
+    async def wait_durable(self, seq: int) -> None:
+        """Return once everything up to ``seq`` is on disk."""
+        async with self._durable:
+            await self._durable.wait_for(lambda: self.sequence()[1] >= seq)
+
+    async def measure_lag(self) -> None:
+        """Measure for ever how late the loop wakes up."""
+        for i in itertools.count():
+            before = time.perf_counter()
+            await asyncio.sleep(LAG_EVERY_S)
+            self._lags[i % LAG_SAMPLES] = max(0.0, time.perf_counter() - before - LAG_EVERY_S)
+
+    def take_over(self, engine: Engine, committer: Committer, rows: Callable[[], int]) -> None:
+        """Go on with a recovered engine and the committer behind it; ``rows`` counts the ledger."""
+        self._rows = rows
+        self._checkpoint_seq, self._checkpoint_at_ns = engine.seq, time.monotonic_ns()
+        self.engine, self.committer = engine, committer
+        self.intake = Intake(engine.codecs)
+
+    def starting(self, what: str) -> None:
+        """Say what keeps the engine from being ready."""
+        self._starting = what
+
+    # Answers
+
+    def sequence(self) -> tuple[int, int]:
+        """Return ``(seq, durable_seq)``."""
+        return self.engine.seq, self.committer.durable_seq if self.committer is not None else 0
+
+    def health(self) -> readings.Health:
+        """Return the state of the whole."""
+        market = self.engine.microstructure
+        symbols = {name: market.health(name) for name in market.symbols()}
+        status, detail = self._status(symbols)
+        seq, durable_seq = self.sequence()
+        committer = self.committer
+        ok = committer is not None and committer.state == "ok"
+        return readings.Health(
+            status=status,
+            detail=detail,
+            version=alphapack.__version__,
+            source=self.source,
+            uptime_s=(time.monotonic_ns() - self._started_ns) / NANOS_PER_S,
+            ts_ms=self.engine.now_ns // NANOS_PER_MS,
+            digest=self.engine.hexdigest(),
+            loop_lag_ms=1_000 * max(self._lags),
+            symbols={self._short(name, symbols): one for name, one in symbols.items()},
+            ledger=readings.LedgerHealth(
+                ok=ok,
+                rows=self._rows(),
+                seq=seq,
+                durable_seq=durable_seq,
+                backlog=committer.backlog if committer is not None else 0,
+                detail=committer.detail if committer is not None else "not opened yet",
+            ),
+        )
+
+    def _status(self, symbols: dict[str, readings.SymbolHealth]) -> tuple[str, str | None]:
+        if self.committer is not None and self.committer.state == "degraded":
+            return "degraded", f"inputs are not journaled: {self.committer.detail}"
+        if self.ended:
+            return "ended", "the recording is over; the clock stands still"
+        if self._starting is not None:
+            return "starting", self._starting
+        if not any(one.state != BookState.SYNCING.name for one in symbols.values()):
+            return "starting", "no book is proven yet: a depth snapshot and the differences that follow it are awaited"
+        return "ready", None
+
+    def _short(self, name: str, symbols: Iterable[str]) -> str:
+        """Return the bare name where only one venue has it."""
+        bare = name.partition(":")[2]
+        return bare if sum(other.partition(":")[2] == bare for other in symbols) == 1 else name
+
+    def resolve(self, text: str) -> str | None:
+        """Return the full name that ``BTCUSDT`` or ``venue:SYMBOL`` means; a bare name on several venues is the default venue's."""
+        known = self.engine.microstructure.symbols()
+        venue, colon, bare = text.partition(":")
+        if colon:
+            wanted = f"{venue.lower()}:{bare.upper()}"
+            return wanted if wanted in known else None
+        named = [name for name in known if name.partition(":")[2] == text.upper()]
+        preferred = [name for name in named if name.partition(":")[0] == self._default_venue]
+        return next(iter(preferred or named), None)
+
+    def symbols(self) -> list[readings.SymbolInfo]:
+        """Return every known symbol in order of name."""
+        market = self.engine.microstructure
+        return [market.info(name) for name in market.symbols()]
+
+    def microstructure(self, symbol: str) -> readings.Microstructure | None:
+        """Return the features of a full symbol name."""
+        return self.engine.microstructure.microstructure(symbol)
+
+    def book(self, symbol: str, depth: int) -> readings.Book | None:
+        """Return the best levels of a full symbol name."""
+        return self.engine.microstructure.book(symbol, depth)
+
+    def history(self, kind: str, symbol: str, from_ms: int, limit: int) -> dict[str, list[int] | list[float | None]] | None:
+        """Return noted values by column; None for a kind that is not kept."""
+        if kind != "microstructure":
+            return None
+        return self.engine.microstructure.history(symbol, from_ms, limit)
+
+    def config(self) -> dict[str, object]:
+        """Return the effective settings, secrets masked."""
+        return self._config()
+
+    def counters(self) -> dict[str, float]:
+        """Return totals and gauges for Prometheus."""
+        health = self.health()
+        values = {
+            "inputs_total": self.engine.seq,
+            "messages_total": self.messages,
+            "durable_seq": health.ledger.durable_seq,
+            "journal_backlog": health.ledger.backlog,
+            "ledger_rows": health.ledger.rows,
+            "ledger_ok": float(health.ledger.ok),
+            "loop_lag_seconds": health.loop_lag_ms / 1_000,
+            "uptime_seconds": health.uptime_s,
+            "intake_frames": self.intake.frames,
+            "symbols": len(health.symbols),
+        }
+        for name in ("gaps", "crossed", "resyncs", "duplicates", "rejected"):
+            values[f"{name}_total"] = sum(getattr(one, name) for one in health.symbols.values())
+        for state in BookState:
+            values[f"books_{state.name.lower()}"] = sum(one.state == state.name for one in health.symbols.values())
+        return {name: float(value) for name, value in values.items()}
+
+
+class _Pace:
+    """When an input of a recording is due."""
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+        self._start: tuple[float, int] | None = None
+
+    def wait_s(self, ts_ns: int) -> float:
+        """Return how long to wait for the instant ``ts_ns`` of the recording; 0 or less: it is due."""
+        if math.isinf(self._speed):
+            return 0.0
+        now = time.perf_counter()
+        if self._start is None:
+            self._start = now, ts_ns
+        return self._start[0] + (ts_ns - self._start[1]) / NANOS_PER_S / self._speed - now

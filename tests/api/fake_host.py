@@ -1,0 +1,213 @@
+"""A host whose answers are set by hand, and a client that speaks ASGI to the application without a server."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import uvloop
+from litestar import Litestar, post
+from litestar.params import JSONBody
+
+from alphapack.api.server import ApiSettings, Server, create_app
+from alphapack.domain.readings import (
+    Book,
+    Depth,
+    Health,
+    LedgerHealth,
+    Microstructure,
+    SymbolHealth,
+    SymbolInfo,
+    Windows,
+)
+
+BTC, ETH = "binance-usdm:BTCUSDT", "binance-usdm:ETHUSDT"
+
+
+def features(symbol: str = BTC, *, obi: float | None = 0.25) -> Microstructure:
+    return Microstructure(
+        symbol=symbol,
+        venue="binance-usdm",
+        ts_ms=1_700_000_000_123,
+        age_ms=7,
+        state="LIVE",
+        seq=41,
+        bid=100.0,
+        ask=100.5,
+        mid=100.25,
+        microprice=100.3,
+        spread_bps=49.875,
+        obi=obi,
+        obi_k=5,
+        ti=-0.5,
+        ti_n=12,
+        micro_vol=0.0001,
+        cancel_rate=None,
+        cancel_n=0,
+        queue_rate=3.5,
+        depth=Depth(bid=10.0, ask=6.0, bid_quote=1000.0, ask_quote=603.0),
+        windows=Windows(obi_1=0.1, obi_10=0.2, ti_1s=None, ti_30s=-0.1, micro_vol_1s=0.0002),
+    )
+
+
+@dataclass
+class FakeHost:
+    """Knows BTC, whose book is LIVE, and ETH, whose book never was."""
+
+    status: str = "ready"
+    seq: int = 42
+    durable_seq: int = 40
+    reading: Microstructure | None = field(default_factory=features)
+    extra_symbols: tuple[str, ...] = ()
+    failure: Exception | None = None
+    asked: list[tuple[object, ...]] = field(default_factory=list)
+
+    def health(self) -> Health:
+        return Health(
+            status=self.status,
+            detail=None,
+            version="0.1.0",
+            source="sim",
+            uptime_s=1.5,
+            ts_ms=1_700_000_000_123,
+            digest="00" * 16,
+            loop_lag_ms=0.1,
+            symbols={BTC: SymbolHealth("LIVE", 7, 1.0, 9, 0, 0, 0, 0, 0, 0, 0)},
+            ledger=LedgerHealth(ok=True, rows=3, seq=self.seq, durable_seq=self.durable_seq, backlog=0, detail=None),
+        )
+
+    def resolve(self, text: str) -> str | None:
+        known = {BTC.lower(): BTC, "btcusdt": BTC, ETH.lower(): ETH, "ethusdt": ETH}
+        return known.get(text.lower())
+
+    def symbols(self) -> list[SymbolInfo]:
+        states = {BTC: "LIVE", ETH: "SYNCING", **dict.fromkeys(self.extra_symbols, "SYNCING")}
+        return [SymbolInfo(name, name.partition(":")[0], state, 0.1, 0.001, None, None, False) for name, state in states.items()]
+
+    def microstructure(self, symbol: str) -> Microstructure | None:
+        if self.failure is not None:
+            raise self.failure
+        return self.reading if symbol == BTC else None
+
+    def book(self, symbol: str, depth: int) -> Book | None:
+        self.asked.append(("book", symbol, depth))
+        if symbol != BTC:
+            return None
+        return Book(BTC, "binance-usdm", 1_700_000_000_123, 41, 7, "LIVE", [(100.0, 1.0)] * depth, [(100.5, 2.0)] * depth)
+
+    def history(self, kind: str, symbol: str, from_ms: int, limit: int) -> dict[str, list[int] | list[float | None]] | None:
+        self.asked.append(("history", kind, symbol, from_ms, limit))
+        return {"ts_ms": [1, 2], "obi": [0.5, float("nan")]} if kind == "microstructure" else None
+
+    def sequence(self) -> tuple[int, int]:
+        return self.seq, self.durable_seq
+
+    def config(self) -> dict[str, object]:
+        return {"api": {"token": "***", "port": 5000}}
+
+    def counters(self) -> dict[str, float]:
+        return {"inputs_total": 42.0, "loop_lag_ms": 0.25}
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return msgspec.json.decode(self.body)
+
+
+async def ask(
+    app: Litestar,
+    method: str,
+    path: str,
+    *,
+    query: bytes = b"",
+    headers: dict[str, str] | None = None,
+    chunks: tuple[bytes, ...] = (),
+    client: str = "127.0.0.1",
+    host: str | None = "127.0.0.1:5000",
+) -> Answer:
+    """Make one request; ``chunks`` are handed over one by one, as a server would."""
+    fields = {**({} if host is None else {"host": host}), **(headers or {})}
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode("utf-8", "replace"),
+        "root_path": "",
+        "query_string": query,
+        "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields.items()],
+        "client": (client, 50_000),
+        "server": ("127.0.0.1", 5000),
+        "state": {},
+    }
+    waiting = list(chunks)
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        body = waiting.pop(0) if waiting else b""
+        return {"type": "http.request", "body": body, "more_body": bool(waiting)}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)  # type: ignore[arg-type]
+    start = sent[0]
+    received = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in start["headers"]}
+    received["x-test-chunks-unread"] = str(len(waiting))
+    return Answer(start["status"], received, b"".join(message.get("body", b"") for message in sent[1:]))
+
+
+def get(app: Litestar, path: str, query: str = "", **options: Any) -> Answer:
+    """Make one GET request."""
+    return asyncio.run(ask(app, "GET", path, query=query.encode("latin-1"), **options))
+
+
+class Order(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of the write route that tests add."""
+
+    size: float
+    note: str = ""
+
+
+@post("/api/orders", status_code=200)
+async def orders(data: JSONBody[Order]) -> Order:
+    return data
+
+
+def app_with_orders(settings: ApiSettings | None = None, host: FakeHost | None = None, **options: Any) -> Litestar:
+    """Return an application that got a write route after it was made, as a route that forgets every guard would."""
+    app = create_app(host or FakeHost(), settings or ApiSettings(), **options)
+    app.register(orders)
+    return app
+
+
+def write(app: Litestar, body: bytes = b'{"size": 1.5}', *, headers: dict[str, str] | None = None, **options: Any) -> Answer:
+    """Make one POST of JSON to the added route."""
+    fields = {"content-type": "application/json", **(headers or {})}
+    return asyncio.run(ask(app, options.pop("method", "POST"), "/api/orders", headers=fields, chunks=(body,), **options))
+
+
+def serve(settings: ApiSettings, talk: Callable[[int], Awaitable[None]], app: Litestar | None = None) -> None:
+    """Run a real server on a free loopback port while ``talk`` speaks to it."""
+
+    async def main() -> None:
+        server = Server(settings)
+        serving = asyncio.create_task(server.serve(app or app_with_orders(settings)))
+        try:
+            async with asyncio.timeout(20):
+                await talk(server.port)
+        finally:
+            server.stop()
+            await serving
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
