@@ -211,7 +211,8 @@ def test_replay_prints_counts_gaps_digest_and_rate(app: FakeApp, capsys: pytest.
     assert cli.main(["replay", "sim_X.raw", "--symbols", "X", "--venue", "sim"]) == cli.DONE
     captured = capsys.readouterr()
     row = re.sub(r" +", " ", next(line for line in captured.out.splitlines() if line.strip().startswith("sim:X"))).strip()
-    assert row == "sim:X LIVE depth 6,551, trade 213 1 2 3 4 503 5 6"
+    assert row == "sim:X LIVE 1 2 3 4 503 5 6"
+    assert "sim:X: depth 6,551, trade 213\n" in captured.out
     assert "2,000 events/s" in captured.out
     assert f"digest {SUMMARY.digest}" in captured.out
     assert captured.err == "warning: sim_X.raw:3: expected sense\n"

@@ -406,15 +406,12 @@ def _print_summary(summary: "ReplaySummary") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    terminal = sys.stdout.isatty()
-    table = Table(box=None)
-    for name in ("symbol", "state", "messages by kind"):
-        table.add_column(name, overflow="fold")
-    for name in ("gaps", "crossed", "resyncs", "duplicates", "ticker checked", "mismatched", "rejected"):
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("symbol", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for name in ("gaps", "crossed", "resyncs", "doubles", "checked", "differ", "rejected"):
         table.add_column(name, justify="right", overflow="fold")  # A cut number would be a wrong one.
-    between = "\n" if terminal else ", "
     for name, health in sorted(summary.symbols.items()):
-        kinds = between.join(f"{kind} {count:,}" for kind, count in sorted(summary.kinds.get(name, {}).items()))
         numbers = (
             health.gaps,
             health.crossed,
@@ -424,8 +421,11 @@ def _print_summary(summary: "ReplaySummary") -> None:
             health.ticker_mismatched,
             health.rejected,
         )
-        table.add_row(_literal(name), health.state, _literal(kinds), *(f"{number:,}" for number in numbers))
-    Console(width=None if terminal else _FILE_COLUMNS).print(table)
+        table.add_row(_literal(name), health.state, *(f"{number:,}" for number in numbers))
+    Console(width=None if sys.stdout.isatty() else _FILE_COLUMNS).print(table)
+    print("(doubles: updates seen before; checked, differ: tops of book compared with the venue's ticker)")
+    for name, kinds in sorted(summary.kinds.items()):
+        print(f"{name}: {', '.join(f'{kind} {count:,}' for kind, count in sorted(kinds.items()))}")
     rate = _rate(summary)
     speed = f"{rate:,.0f} events/s" if rate is not None and math.isfinite(rate) else "no rate"
     print(f"inputs {summary.inputs:,}, frames {summary.frames:,}, complaints {summary.complaints:,}")

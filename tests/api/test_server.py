@@ -109,6 +109,18 @@ def test_requests_are_answered_and_kept_alive():
     serve(FREE, talk)
 
 
+def test_the_limit_on_a_head_is_not_one_on_all_heads_together():
+    async def talk(port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        sent = HEALTH[:-2] + b"X: " + b"x" * (HEAD_BYTES_MAX // 4) + b"\r\n\r\n"
+        for _ in range(6):
+            writer.write(sent)
+            assert (await answer_of(reader))[0] == 200
+        writer.close()
+
+    serve(FREE, talk)
+
+
 def test_the_server_leaves_the_signals_alone():
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
 
@@ -148,39 +160,42 @@ def test_a_cancelled_server_closes_its_connections_and_its_port():
     asyncio.run(asyncio.wait_for(main(), 20))
 
 
-@pytest.mark.parametrize(
-    "beginning",
-    [
-        b"",
-        b"G",
-        b"GET /api/health/live HTTP/1.1\r\nHost: local",
-        HEALTH[:-2],
-        ORDER,
-        ORDER + b'{"size"',
-        HEALTH + b"GET",
-        HEALTH + ORDER + b'{"s',
-        HEALTH,
-    ],
-    ids=range(9),
-)
-def test_a_connection_that_falls_silent_is_closed(beginning):
-    async def talk(port):
+SILENT = [
+    b"",
+    b"G",
+    b"GET /api/health/live HTTP/1.1\r\nHost: local",
+    HEALTH[:-2],
+    ORDER,
+    ORDER + b'{"size"',
+    HEALTH + b"GET",
+    HEALTH + ORDER + b'{"s',
+    HEALTH,
+]
+DRIPPING = [
+    (b"", b"\r\n"),
+    (b"GET / HTTP/1.1\r\n", b"X: y\r\n"),
+    (HEALTH, b"\r\n"),
+    (HEALTH, b"G"),
+    (ORDER.replace(b"11", b"9999"), b" "),
+]
+
+
+def test_a_connection_that_falls_silent_is_closed():
+    async def one(port, beginning):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(beginning)
         received = await until_closed(reader)
-        assert received.count(b"HTTP/1.1 200") == beginning.count(HEALTH)
+        assert received.count(b"HTTP/1.1 200") == beginning.count(HEALTH), beginning
         writer.close()
+
+    async def talk(port):
+        await asyncio.gather(*[one(port, beginning) for beginning in SILENT])
 
     serve(QUICK, talk)
 
 
-@pytest.mark.parametrize(
-    ("beginning", "drop"),
-    [(b"", b"\r\n"), (b"GET / HTTP/1.1\r\n", b"X: y\r\n"), (HEALTH, b"\r\n"), (HEALTH, b"G"), (ORDER.replace(b"11", b"9999"), b" ")],
-    ids=["blank lines", "headers", "blank lines after a request", "letters after a request", "body"],
-)
-def test_a_connection_that_drips_is_closed_all_the_same(beginning, drop):
-    async def talk(port):
+def test_a_connection_that_drips_is_closed_all_the_same():
+    async def one(port, beginning, drop):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(beginning)
 
@@ -192,15 +207,20 @@ def test_a_connection_that_drips_is_closed_all_the_same(beginning, drop):
                     await writer.drain()
 
         dripping = asyncio.create_task(drip())
-        await until_closed(reader)
-        dripping.cancel()
-        writer.close()
+        try:
+            await until_closed(reader)
+        finally:
+            dripping.cancel()
+            writer.close()
+
+    async def talk(port):
+        await asyncio.gather(*[one(port, beginning, drop) for beginning, drop in DRIPPING])
 
     serve(QUICK, talk)
 
 
 def test_many_silent_connections_keep_nobody_out():
-    settings = ApiSettings(port=0, connections_max=8)
+    settings = ApiSettings(port=0, connections_max=8, header_timeout_s=60.0)
 
     async def talk(port):
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(40)]

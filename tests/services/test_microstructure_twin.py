@@ -10,6 +10,10 @@ import alphapack as ap
 from alphapack.domain.market import BookState
 from alphapack.models.book import FEATURES
 
+ROUNDING = {"micro_vol": 2e-14, "obi": 1e-15}
+"""Absolute room where a difference of near numbers cancels: each 100 ms change is one of logarithms near 11, whose last bit
+is 1.8e-15; the imbalance of converted contracts is one of sums whose quotient is near 0."""
+
 CAPTURES = (
     # file, frames, depth messages whose top was compared with the venue's ticker of the same update
     ("binance-usdm_BTCUSDT_20240808T2354", 93_954, 503),
@@ -44,8 +48,7 @@ def test_microstructure_features_equal_the_slow_twin_on_a_whole_capture(data: Pa
             elif feature in EXACT and not (inverse and feature.startswith("obi")):
                 assert found == wanted, f"row {i} {feature}: {found} for {wanted}"
             else:
-                # Each 100 ms change of ln(mid) is a difference of numbers near 11 whose last bit is 1.8e-15.
-                absolute = 2e-14 if feature.startswith("micro_vol") else 0.0
+                absolute = ROUNDING.get(feature.partition("_1")[0], 0.0)
                 assert math.isclose(found, wanted, rel_tol=1e-12, abs_tol=absolute), f"row {i} {feature}: {found} for {wanted}"
     assert i + 1 == frames
     assert (replay.gaps, replay.crossed, replay.complaints) == (0, 0, [])
