@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import ExitStack, suppress
@@ -14,7 +13,7 @@ import structlog
 
 from alphapack.api import server
 from alphapack.config import Settings, masked
-from alphapack.domain.events import Candle, DepthDiff, DepthSnapshot, FrameRejected, Record, TopOfBook, Trade, WireEvent
+from alphapack.domain.events import Candle, DepthDiff, DepthSnapshot, Record, TopOfBook, Trade, WireEvent
 from alphapack.domain.inputs import AnyInput, Frame
 from alphapack.domain.market import NANOS_PER_S
 from alphapack.domain.readings import SymbolHealth
@@ -22,8 +21,9 @@ from alphapack.engine.engine import Engine
 from alphapack.models import book
 from alphapack.shell import captures, folders, offloop
 from alphapack.shell.checkpoints import FileCheckpoints
+from alphapack.shell.clock import SystemClock
 from alphapack.shell.committer import Committer
-from alphapack.shell.journal import FileJournal, is_journal, read_journal
+from alphapack.shell.journal import FileJournal
 from alphapack.shell.ledger import SqliteLedger
 from alphapack.shell.recovery import recover
 from alphapack.shell.runner import Runner
@@ -71,44 +71,16 @@ def kind_of(event: WireEvent) -> str:
     return {DepthDiff: "depth", DepthSnapshot: "snapshot", TopOfBook: "bookTicker", Candle: "kline"}.get(type(event), "other")
 
 
-class Recording:
-    """Captures or a journal, opened as the one input stream that they are."""
-
-    def __init__(self, paths: list[Path], settings: Settings, venue: str | None, complain: Callable[[str], None]) -> None:
-        self.complaints = 0
-        self._complain = complain
-        journals = [path for path in paths if is_journal(path)]
-        if journals and len(paths) > 1:
-            raise captures.CaptureError(f"expected one journal or several captures, found {len(paths)} paths with the journal {journals[0]} among them")
-        self.capture: captures.Capture | None = None
-        if journals:
-            self.inputs: Iterator[AnyInput] = read_journal(journals[0], report=self._count)
-        else:
-            self.capture = captures.Capture(paths, venue=venue, report=lambda one: self._count(str(one)), venues=venues())
-            self.inputs = captures.inputs(self.capture, settings.core)
-
-    @property
-    def progress(self) -> tuple[int, int]:
-        """Bytes read and bytes in all; 0 of 0 where that is not known."""
-        return (self.capture.bytes_read, self.capture.bytes_total) if self.capture is not None else (0, 0)
-
-    def rejected(self, record: FrameRejected) -> None:
-        """Complain of a frame by the file and line that it came from."""
-        where = f"{self.capture.last_position[0]}:{self.capture.last_position[1]}" if self.capture and self.capture.last_position else record.venue
-        more = f" ({record.frames} such frames since the last of these lines)" if record.frames > 1 else ""
-        self._count(f"{where}: {record.reason}{more}")
-
-    def _count(self, text: str) -> None:
-        self.complaints += 1
-        self._complain(text)
+def record_of(paths: list[Path], settings: Settings, venue: str | None, complain: Callable[[str], None]) -> captures.Recording:
+    """Open captures, or one journal, as the input stream that they are."""
+    return captures.open_inputs(paths, settings.core, venue=venue, report=lambda one: complain(str(one)), venues=venues())
 
 
-def steps(engine: Engine, recording: Recording) -> Iterator[tuple[AnyInput, list[Record]]]:
-    """Step a recording to its end, complaining of what in it cannot be used."""
-    for entry, records in offloop.steps(engine, recording.inputs, WORKS, WORK_DELAY_NS):
-        for record in records:
-            if type(record) is FrameRejected:
-                recording.rejected(record)
+def steps(engine: Engine, recording: captures.Recording) -> Iterator[tuple[AnyInput, list[Record]]]:
+    """Step a recording to its end, complaining of each line that cannot be used."""
+    for entry, records in offloop.steps(engine, recording, WORKS, WORK_DELAY_NS):
+        if engine.rejection is not None:
+            recording.reject(engine.rejection, entry.seq)
         yield entry, records
 
 
@@ -122,10 +94,11 @@ def replay(
 ) -> ReplaySummary:
     """Step recordings as fast as the machine allows and return what was counted."""
     book.warm()
-    engine, recording = build(), Recording(paths, settings, venue, complain)
+    engine, recording = build(), record_of(paths, settings, venue, complain)
     kinds: dict[str, Counter[str]] = {}
     frames, first_ns = 0, 0
-    started = time.perf_counter()
+    clock = SystemClock()
+    started_ns = clock.now_ns()
     for entry, _ in steps(engine, recording):
         if type(entry) is Frame:
             frames += 1
@@ -134,8 +107,8 @@ def replay(
         if not first_ns:
             first_ns = entry.ts_ns
         if progress is not None and engine.seq % PROGRESS_EVERY == 0:
-            progress(*recording.progress)
-    seconds = time.perf_counter() - started
+            progress(recording.bytes_read, recording.bytes_total)
+    seconds = (clock.now_ns() - started_ns) / NANOS_PER_S
     market = engine.microstructure
     symbols = {name: market.health(name) for name in market.symbols()}
     return ReplaySummary(
@@ -154,7 +127,7 @@ def replay(
 
 def serve(settings: Settings, capture_paths: list[Path], speed: float, venue: str | None = None) -> int:
     """Serve recordings until a signal stops it; returns the exit code."""
-    recording = Recording(capture_paths, settings, venue, lambda text: _log.warning("capture", detail=text))
+    recording = record_of(capture_paths, settings, venue, lambda text: _log.warning("capture", detail=text))
     if recording.capture is None:
         raise captures.CaptureError("expected captures to serve, found a journal: look into it with alphapack replay")
     api = server.ApiSettings(**msgspec.structs.asdict(settings.api))
@@ -179,7 +152,12 @@ def _run(main: Coroutine[None, None, int]) -> int:
 
 
 async def _serve(
-    settings: Settings, recording: Recording, speed: float, folder: folders.EngineFolder, listener: server.Server, api: server.ApiSettings
+    settings: Settings,
+    recording: captures.Recording,
+    speed: float,
+    folder: folders.EngineFolder,
+    listener: server.Server,
+    api: server.ApiSettings,
 ) -> int:
     """Answer from the first moment, recover, play, and stop in order when told to."""
     loop = asyncio.get_running_loop()
@@ -195,30 +173,27 @@ async def _serve(
         checkpoint_inputs=settings.storage.checkpoint_inputs,
         checkpoint_s=settings.storage.checkpoint_s,
     )
-    tasks = [asyncio.create_task(runner.measure_lag()), asyncio.create_task(listener.serve(server.create_app(runner, api)))]
+    lag = asyncio.create_task(runner.measure_lag())
+    http = asyncio.create_task(listener.serve(server.create_app(runner, api)))
+    told = asyncio.create_task(stopping.wait())
     with ExitStack() as stack:
         runner.starting("compiling kernels (about ten seconds once, then from the cache)")
         await asyncio.to_thread(book.warm)
         runner.starting("recovering the state on disk")
         committer = await asyncio.to_thread(_open_storage, stack, settings, folder, runner)
-        play = asyncio.create_task(runner.play(recording.inputs, speed))
-        tasks.append(play)
-        told = asyncio.create_task(stopping.wait())
-        await asyncio.wait([told, *tasks[1:2], play], return_when=asyncio.FIRST_EXCEPTION if play.done() else asyncio.FIRST_COMPLETED)
-        if play.done() and play.exception() is None and not stopping.is_set():
-            await asyncio.wait([told, *tasks[1:2]], return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
-                _log.error("stopped by an error", error=repr(error))
-                raise error
+        play = asyncio.create_task(runner.play(recording, speed, lambda reason: recording.reject(reason, runner.engine.seq)))
+        done, _ = await asyncio.wait({told, http, play}, return_when=asyncio.FIRST_COMPLETED)
+        if done == {play} and play.exception() is None:  # What was played stays to be looked at.
+            await asyncio.wait({told, http}, return_when=asyncio.FIRST_COMPLETED)
         play.cancel()
         with suppress(asyncio.CancelledError):
             await play
         runner.checkpoint()
         whole = await asyncio.to_thread(committer.close, CLOSE_TIMEOUT_S)
         listener.stop()
-        await tasks[1]
-        tasks[0].cancel()
+        await http
+        for task in (lag, told):
+            task.cancel()
         _log.info("stopped", seq=runner.engine.seq, durable_seq=committer.durable_seq, digest=runner.engine.hexdigest())
         return 0 if whole else 1
 

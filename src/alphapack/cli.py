@@ -300,11 +300,12 @@ def _code_of(error: Exception) -> int | None:
     from alphapack.shell.folders import AlreadyRunning, FolderError
     from alphapack.shell.journal import JournalError, JournalLocked
     from alphapack.shell.ledger import LedgerError
+    from alphapack.shell.recovery import RecoveryError
 
     usage = (CaptureError, ConversionError, FolderError, AlreadyRunning, JournalLocked, RefusedBind, CannotListen)
     if isinstance(error, usage):
         return USAGE
-    return FAILED if isinstance(error, OSError | JournalError | LedgerError) else None
+    return FAILED if isinstance(error, OSError | JournalError | LedgerError | RecoveryError) else None
 
 
 def _fail(code: int, message: str) -> int:

@@ -76,7 +76,7 @@ class Replay:
     def _chunks(self, size: int) -> Iterator[np.ndarray[Any, np.dtype[np.void]]]:
         book.warm()
         engine, self.symbols, self.complaints = app.build(), [], []
-        recording = app.Recording(self._paths, Settings(), self._venue, self.complaints.append)
+        recording = app.record_of(self._paths, Settings(), self._venue, self.complaints.append)
         places: dict[str, int] = {}
         head, values, n = np.empty((size, 4), np.int64), np.empty((size, len(FEATURES))), 0
         for entry, _ in app.steps(engine, recording):
@@ -110,9 +110,7 @@ def _structured(head: Int64Array2D, values: Float64Array2D) -> np.ndarray[Any, n
     return rows
 
 
-def replay(
-    path: str | Path | Sequence[str | Path], symbols: Sequence[str] | None = None, *, venue: str | None = None
-) -> Replay:
+def replay(path: str | Path | Sequence[str | Path], symbols: Sequence[str] | None = None, *, venue: str | None = None) -> Replay:
     """Return a recording (captures, or one journal) as feature rows.
 
     Parameters
@@ -131,5 +129,3 @@ def replay(
     """
     paths = [path] if isinstance(path, str | Path) else list(path)
     return Replay([Path(one) for one in paths], venue, symbols)
-
-

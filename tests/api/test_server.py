@@ -219,6 +219,18 @@ def test_a_connection_that_drips_is_closed_all_the_same():
     serve(QUICK, talk)
 
 
+def test_a_connection_between_requests_has_the_longer_time():
+    async def talk(port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(2):
+            writer.write(HEALTH)
+            assert (await answer_of(reader))[0] == 200
+            await asyncio.sleep(0.3)
+        writer.close()
+
+    serve(ApiSettings(port=0, header_timeout_s=0.1, idle_timeout_s=60.0), talk)
+
+
 def test_many_silent_connections_keep_nobody_out():
     settings = ApiSettings(port=0, connections_max=8, header_timeout_s=60.0)
 

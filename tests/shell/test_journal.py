@@ -89,7 +89,7 @@ def block_offsets(path: Path) -> list[int]:
     return offsets
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, derandomize=True, max_examples=40)
 @given(batches=st.lists(st.lists(INPUTS, min_size=1, max_size=6), min_size=1, max_size=6), segment_bytes=st.sampled_from([1, 900, 1 << 20]))
 def test_what_is_appended_is_read_whatever_the_batches_and_segments(batches: list[list[AnyInput]], segment_bytes: int) -> None:
     numbered, seq = [], 0

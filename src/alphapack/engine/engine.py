@@ -21,7 +21,7 @@ STATE_VERSION = 1
 REJECTIONS_NS = NANOS_PER_S
 """A venue's unusable frames are reported at most this often, with their count, so that garbage cannot flood the ledger."""
 
-_frame_head = struct.Struct("<BQqHH")
+_frame_head = struct.Struct("<QqIQ")
 _encode = msgspec.msgpack.Encoder().encode
 _encode_record = msgspec.json.Encoder().encode
 
@@ -36,6 +36,7 @@ class _Saved(msgspec.Struct, array_like=True):
     seq: int
     now_ns: int
     source_inputs: int
+    records_kept: int
     settings: CoreSettings | None
     digest: tuple[bytes, bytes]
     timers: tuple[int, list[Timer]]
@@ -54,12 +55,16 @@ class Engine:
         self.now_ns = 0
         self.source_inputs = 0
         """Inputs that came from the market source rather than from a user: where a recording is taken up again."""
+        self.records_kept = 0
+        """Records said so far that belong in the ledger: all but requests for work."""
         self.settings = CoreSettings()
         self.configured = False
         self._digest = Digest()
         self._timers = Timers()
         self.decoded: tuple[AnyWireEvent, ...] = ()
         """What the last input said, if it was a frame that could be read."""
+        self.rejection: str | None = None
+        """Why the last input, a frame, could not be used."""
         self._draws = Draws(self.settings.seed)
         self._requests = 0
         self._rejections: dict[str, _Rejections] = {}
@@ -91,6 +96,7 @@ class Engine:
         self.seq = entry.seq
         self._records = []
         self.decoded = ()
+        self.rejection = None
         kind = type(entry)
         if kind is SessionStart:  # Precedes all timers: what fell due in between is late, not past.
             self._timers.rebase(entry.ts_ns)
@@ -101,8 +107,8 @@ class Engine:
         self.now_ns = entry.ts_ns
         if kind is Frame:
             assert isinstance(entry, Frame)
-            self._digest.update(_frame_head.pack(1, entry.seq, entry.ts_ns, len(entry.venue), len(entry.symbol)))
-            self._digest.update(b"%d:%b%b%b" % (len(entry.payload), entry.venue.encode(), entry.symbol.encode(), entry.payload))
+            origin = f"{entry.venue}:{entry.symbol}".encode()
+            self._digest.update(_frame_head.pack(entry.seq, entry.ts_ns, len(origin), len(entry.payload)) + origin + entry.payload)
         else:
             self._digest.update(_encode(entry))
         self._handlers[kind](entry)
@@ -113,6 +119,7 @@ class Engine:
     def emit(self, record: Record) -> None:
         """Take a record into the result of this step and into the digest."""
         self._records.append(record)
+        self.records_kept += type(record) is not WorkRequested
         self._digest.update(_encode_record(record))
 
     def observe(self, values: bytes) -> None:
@@ -133,7 +140,9 @@ class Engine:
         """Return uniforms of one stream."""
         return self._draws.uniforms(stream, symbol)
 
-    def register(self, *, timer: tuple[str, Callable[[str], None]] | None = None, result: tuple[str, Callable[[Result], None]] | None = None) -> None:
+    def register(
+        self, *, timer: tuple[str, Callable[[str], None]] | None = None, result: tuple[str, Callable[[Result], None]] | None = None
+    ) -> None:
         """Give a handler to a timer's name or to the results of a kind of work; done once, while the engine is built."""
         if timer is not None:
             self._timer_handlers[timer[0]] = timer[1]
@@ -189,6 +198,7 @@ class Engine:
             handler(entry)
 
     def _reject(self, frame: Frame, reason: str) -> None:
+        self.rejection = reason
         if frame.symbol:
             self.microstructure.on_rejected(symbol_id(frame.venue, frame.symbol))
         told = self._rejections.setdefault(frame.venue, _Rejections(0, -REJECTIONS_NS))
@@ -211,6 +221,7 @@ class Engine:
                 self.seq,
                 self.now_ns,
                 self.source_inputs,
+                self.records_kept,
                 self.settings if self.configured else None,
                 self._digest.save(),
                 self._timers.save(),
@@ -226,7 +237,8 @@ class Engine:
         saved = msgspec.msgpack.decode(state, type=_Saved)
         if saved.version != STATE_VERSION:
             raise ValueError(f"expected a state of version {STATE_VERSION}, found {saved.version}")
-        self.seq, self.now_ns, self.source_inputs = saved.seq, saved.now_ns, saved.source_inputs
+        self.seq, self.now_ns = saved.seq, saved.now_ns
+        self.source_inputs, self.records_kept = saved.source_inputs, saved.records_kept
         self.configured = saved.settings is not None
         self.settings = saved.settings or CoreSettings()
         self._draws.seed, self._draws.counts = self.settings.seed, saved.draws

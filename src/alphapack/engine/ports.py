@@ -47,12 +47,30 @@ class Service(Protocol):
 class Journal(Protocol):
     """Append-only inputs; what is in it is what happened."""
 
-    def append(self, entries: Iterable[AnyInput]) -> None:
-        """Make the entries durable before returning."""
+    @property
+    def last_seq(self) -> int:
+        """The last durable seq; 0 while there is none."""
+        ...
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes held."""
+        ...
+
+    def append(self, entries: Iterable[AnyInput], *, allow_gap: bool = False) -> None:
+        """Make the entries durable before returning; only with ``allow_gap`` may their first seq leave a hole."""
         ...
 
     def read(self, after_seq: int = 0) -> Iterator[AnyInput]:
         """Yield the inputs with ``seq > after_seq`` in order."""
+        ...
+
+    def drop_through(self, seq: int) -> None:
+        """Delete what is wholly at or before ``seq``, as far as that is cheap."""
+        ...
+
+    def probe(self) -> None:
+        """Raise ``OSError`` unless it can be written."""
         ...
 
 
@@ -79,9 +97,22 @@ class Ledger(Protocol):
         """Yield the rows with ``seq > after_seq`` in key order."""
         ...
 
+    def reconcile(self, rows: Iterable[LedgerRow]) -> list[LedgerRow]:
+        """Return those of the rows that are not kept yet; raise where a kept one differs."""
+        ...
+
+    def probe(self) -> None:
+        """Raise ``OSError`` unless it can be written."""
+        ...
+
 
 class CheckpointStore(Protocol):
     """Whole engine states, newest last; each is verified when written and when read."""
+
+    @property
+    def oldest_kept(self) -> int:
+        """The seq of the oldest one; 0 where there is none."""
+        ...
 
     def write(self, seq: int, state: bytes) -> None:
         """Keep a state durably, verify it by reading it back, and drop all but the newest three."""

@@ -161,7 +161,9 @@ def explain(key: int, removed: int, marks: Int64Array1D, pending: Int64Array2D) 
 
 
 @njit
-def fold(side: Int64Array2D, n: int, keys: Int64Array1D, quantities: Int64Array1D, m: int, marks: Int64Array1D, pending: Int64Array2D) -> int:
+def fold(
+    side: Int64Array2D, n: int, keys: Int64Array1D, quantities: Int64Array1D, m: int, marks: Int64Array1D, pending: Int64Array2D
+) -> int:
     """Apply ``m`` absolute quantities to a side of ``n`` levels and tally what left its top ``K``; returns the new count."""
     edge = side[0, n - K] if n >= K else LOWEST
     for i in range(m):

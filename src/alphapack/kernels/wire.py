@@ -4,8 +4,8 @@ Numbers become int64 multiples of a step ``units * 10**-decimals`` without passi
 not on the grid is noticed, never rounded.
 """
 
-from alphapack.jit import njit
 from alphapack.arrays import Int64Array1D
+from alphapack.jit import njit
 
 UNFAMILIAR = -1
 """Not the plain shape that venues send: whitespace, an exponent, a sign, a missing quote."""

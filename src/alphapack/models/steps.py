@@ -42,7 +42,7 @@ def single(raw: bytes) -> Decimal:
 
 def _check(value: Decimal, what: str) -> None:
     # as_tuple is looked at before any arithmetic: 1e999999999 is a legal Decimal that must not be expanded.
-    if not value.is_finite() or value.is_signed() and value != 0:
+    if not value.is_finite() or (value.is_signed() and value != 0):
         raise FrameError(f"expected a finite {what} of zero or more, found {value}")
     digits, exponent = value.as_tuple().digits, value.as_tuple().exponent
     assert isinstance(exponent, int)

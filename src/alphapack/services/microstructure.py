@@ -10,6 +10,7 @@ same update that disagrees makes it CORRUPT, which drops it and asks for a new s
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -87,7 +88,7 @@ class _Saved(msgspec.Struct, array_like=True):
 class Market:
     """One symbol: its book, what is proven of it, and its recent past."""
 
-    def __init__(self, symbol: str, book: FeatureBook, stated: InstrumentSettings | None, history_rows: int) -> None:
+    def __init__(self, symbol: str, book: FeatureBook, stated: InstrumentSettings, history_rows: int) -> None:
         self.facts = _Facts(symbol)
         self.book = book
         self.stated = stated
@@ -113,6 +114,12 @@ class Microstructure:
         self._stated: dict[str, InstrumentSettings] = {}
         self._wanted: frozenset[str] = frozenset()
         self._scratch: Float64Array1D = np.zeros(flow.FEATURES)
+        self._handlers: dict[type, Callable[[Market, Any], None]] = {
+            DepthDiff: self._on_diff,
+            Trade: self._on_trade,
+            TopOfBook: self._on_ticker,
+            DepthSnapshot: self._on_snapshot,
+        }
         self.touched: Market | None = None
         """The market that the last frame was about."""
 
@@ -165,14 +172,9 @@ class Microstructure:
         if event.venue_ns:
             facts.lag_ns = self._ctx.now_ns - event.venue_ns
         try:
-            if isinstance(event, DepthDiff):
-                self._on_diff(market, event)
-            elif isinstance(event, Trade):
-                self._on_trade(market, event)
-            elif isinstance(event, TopOfBook):
-                self._on_ticker(market, event)
-            elif isinstance(event, DepthSnapshot):
-                self._on_snapshot(market, event)
+            handle = self._handlers.get(type(event))
+            if handle is not None:
+                handle(market, event)
         except FrameError:
             facts.rejected += 1
             raise
@@ -185,22 +187,24 @@ class Microstructure:
 
     def _admit(self, event: WireEvent) -> Market | None:
         """Begin to follow a symbol, if it is one to follow."""
-        if not isinstance(event, DepthDiff | DepthSnapshot | Trade | TopOfBook):
+        if type(event) not in self._handlers:
             return None
         symbol, settings = event.symbol, self._ctx.settings
         if self._wanted and symbol not in self._wanted:
             return None
         if len(self._markets) >= settings.symbols_max:
             raise FrameError(f"expected at most {settings.symbols_max} symbols (core.symbols_max), found one more: {symbol}")
-        stated = self._stated.get(symbol)
-        tick = Step.parse(stated.tick) if stated and stated.tick else None
-        lot = Step.parse(stated.lot) if stated and stated.lot else None
-        contract = stated.contract_value if stated else None
-        contract = contract or self._contract_values[venue_of(symbol)](name_of(symbol))
-        market = Market(symbol, FeatureBook(tick, lot, contract), stated, settings.history_rows)
-        self._markets[symbol] = market
+        market = self._markets[symbol] = self._market(symbol)
         self._ctx.request(SNAPSHOT, symbol.encode())
         return market
+
+    def _market(self, symbol: str) -> Market:
+        """Return a market with nothing in it but what is stated of its instrument."""
+        stated = self._stated.get(symbol) or InstrumentSettings(symbol)
+        tick = Step.parse(stated.tick) if stated.tick else None
+        lot = Step.parse(stated.lot) if stated.lot else None
+        contract = stated.contract_value or self._contract_values[venue_of(symbol)](name_of(symbol))
+        return Market(symbol, FeatureBook(tick, lot, contract), stated, self._ctx.settings.history_rows)
 
     def _on_diff(self, market: Market, diff: DepthDiff) -> None:
         facts = market.facts
@@ -382,7 +386,7 @@ class Microstructure:
             state=market.facts.state.name,
             tick=book.tick.number(1) if book.tick else None,
             lot=book.lot.number(1) if book.lot else None,
-            min_notional=stated.min_notional if stated else None,
+            min_notional=stated.min_notional,
             contract_value=float(book.contract) if book.contract else None,
             has_options=False,
         )
@@ -413,7 +417,7 @@ class Microstructure:
         live = facts.state is BookState.LIVE
         row = market.book.features(self._ctx.now_ns, np.empty(flow.FEATURES)) if live else market.row
         value = dict(zip(FEATURES, (None if x != x else x for x in row.tolist()), strict=True))
-        depth = readings.Depth(value["depth_bid"] or 0.0, value["depth_ask"] or 0.0, value["depth_bid_quote"] or 0.0, value["depth_ask_quote"] or 0.0)
+        sizes = (value[name] or 0.0 for name in ("depth_bid", "depth_ask", "depth_bid_quote", "depth_ask_quote"))
         return readings.Microstructure(
             symbol=name_of(symbol),
             venue=venue_of(symbol),
@@ -434,7 +438,7 @@ class Microstructure:
             cancel_rate=value["cancel_rate"],
             cancel_n=int(value["cancel_n"] or 0),
             queue_rate=value["queue_rate"],
-            depth=depth,
+            depth=readings.Depth(*sizes),
             windows=readings.Windows(value["obi_1"], value["obi_10"], value["ti_1s"], value["ti_30s"], value["micro_vol_1s"]),
         )
 
@@ -481,9 +485,7 @@ class Microstructure:
         saved = msgspec.msgpack.decode(state, type=_Saved)
         self._markets = {}
         for facts, book, row, history in zip(saved.facts, saved.books, saved.rows, saved.history, strict=True):
-            contract = self._stated[facts.symbol].contract_value if facts.symbol in self._stated else None
-            contract = contract or self._contract_values[venue_of(facts.symbol)](name_of(facts.symbol))
-            market = Market(facts.symbol, FeatureBook(None, None, contract), self._stated.get(facts.symbol), self._ctx.settings.history_rows)
+            market = self._market(facts.symbol)
             market.facts = facts
             market.book.load(book)
             market.row[:] = np.frombuffer(row)

@@ -149,6 +149,11 @@ class Capture:
         if self._complaints[file] <= COMPLAINTS_A_FILE:
             self._report(Complaint(str(self.paths[file]), line, reason))
 
+    def complain_of_last(self, reason: str) -> None:
+        """Report what is wrong with the message that was handed out last."""
+        if self._last is not None:
+            self.complain(self._last[1], self._last[2], reason)
+
     def _file_rows(self, file: int) -> Iterator[Row]:
         previous_ns = number = 0
         for lines in self._line_blocks(file):
@@ -289,6 +294,13 @@ class Recording:
             if isinstance(entry, Frame):
                 self._journal_bytes += len(entry.payload)
             yield entry
+
+    def reject(self, reason: str, seq: int) -> None:
+        """Complain of the input that was handed out last: by its file and line, or by its seq where a journal has it."""
+        if self.capture is None:
+            self._complain(f"seq {seq}: {reason}")
+        else:
+            self.capture.complain_of_last(reason)
 
     def _complain(self, reason: str) -> None:
         self._journal_complaints += 1

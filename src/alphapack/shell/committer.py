@@ -12,11 +12,11 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 from alphapack.domain.inputs import AnyInput
-from alphapack.engine.ports import LedgerRow
+from alphapack.engine.ports import CheckpointStore, Journal, Ledger, LedgerRow
 
 BATCH_INPUTS_MAX = 4_096
 BACKLOG_MAX = 200_000
@@ -26,61 +26,6 @@ KEPT_ROWS_MAX = 10_000
 
 _NEXT_STEP = "inputs are not recorded until the disk can be written again: free space or see to the disk; it is tried every second"
 _log = logging.getLogger(__name__)
-
-
-class CommitJournal(Protocol):
-    """What the committer asks of a journal."""
-
-    @property
-    def last_seq(self) -> int:
-        """The last durable seq."""
-        ...
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes on disk."""
-        ...
-
-    def append(self, entries: Iterable[AnyInput], *, allow_gap: bool = False) -> None:
-        """Make the entries durable before returning."""
-        ...
-
-    def drop_through(self, seq: int) -> None:
-        """Delete what is wholly at or before ``seq``, as far as that is cheap."""
-        ...
-
-    def probe(self) -> None:
-        """Raise ``OSError`` unless it can be written again."""
-        ...
-
-
-class CommitLedger(Protocol):
-    """What the committer asks of a ledger."""
-
-    def append(self, rows: Iterable[LedgerRow]) -> None:
-        """Make the rows durable before returning."""
-        ...
-
-    def reconcile(self, rows: Iterable[LedgerRow]) -> list[LedgerRow]:
-        """Return the rows that are not kept yet."""
-        ...
-
-    def probe(self) -> None:
-        """Raise ``OSError`` unless it can be written again."""
-        ...
-
-
-class CommitCheckpoints(Protocol):
-    """What the committer asks of a checkpoint store."""
-
-    @property
-    def oldest_kept(self) -> int:
-        """The seq of the oldest checkpoint."""
-        ...
-
-    def write(self, seq: int, state: bytes) -> None:
-        """Keep a state durably and verified."""
-        ...
 
 
 class _Put(NamedTuple):
@@ -103,9 +48,9 @@ class Committer:
 
     def __init__(
         self,
-        journal: CommitJournal,
-        ledger: CommitLedger,
-        checkpoints: CommitCheckpoints,
+        journal: Journal,
+        ledger: Ledger,
+        checkpoints: CheckpointStore,
         *,
         published: Callable[[int], None],
         degraded: Callable[[str], None],

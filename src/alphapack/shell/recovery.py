@@ -5,7 +5,7 @@ that a crash kept from being written are appended. A mismatch means that the fil
 then nothing is started.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -18,7 +18,6 @@ from alphapack.shell.journal import FileJournal
 from alphapack.shell.ledger import SqliteLedger
 
 _encode = msgspec.json.Encoder().encode
-ROWS_A_BATCH = 10_000
 
 
 class RecoveryError(Exception):
@@ -43,26 +42,28 @@ def recover(
 ) -> Engine:
     """Return the engine after every input of the journal, and the ledger with every row of them."""
     engine = _restored(build, journal, checkpoints, report)
-    if engine.seq > journal.last_seq and journal.last_seq:
-        report(f"the newest checkpoint (seq {engine.seq}) is ahead of the journal (seq {journal.last_seq}): unjournaled inputs are in it")
     last_key = ledger.last_key
     if last_key is not None and last_key[0] > max(journal.last_seq, engine.seq):
         raise RecoveryError(
             f"the ledger reaches seq {last_key[0]}, the journal only {journal.last_seq}: inputs that were acknowledged are missing; "
             "restore the journal folder from a backup, or erase the state with: alphapack reset"
         )
-    rows: list[LedgerRow] = []
-    started, steps = engine.seq, 0
-    for entry in journal.read(engine.seq):
-        rows += ledger_rows(entry, engine.step(entry))
-        steps += 1
-        if len(rows) >= ROWS_A_BATCH:
-            ledger.append(ledger.reconcile(rows))
-            rows = []
-    if rows:
-        ledger.append(ledger.reconcile(rows))
+    lacking = engine.records_kept - (ledger.count - sum(1 for _ in ledger.rows(engine.seq)))
+    if lacking > 0:
+        if journal.first_seq == 1 and not journal.gaps():
+            report(f"the ledger lacks {lacking} rows from before the checkpoint at seq {engine.seq}: replaying from the first input")
+            engine = build()
+        else:
+            report(f"the ledger lacks {lacking} rows from before seq {engine.seq}: they were lost while the disk refused")
+    started = engine.seq
+
+    def tail() -> Iterator[LedgerRow]:
+        for entry in journal.read(started):
+            yield from ledger_rows(entry, engine.step(entry))
+
+    ledger.append(ledger.reconcile(tail(), after_seq=started))
     if engine.seq:
-        report(f"recovered to seq {engine.seq}: checkpoint at {started}, {steps} inputs replayed")
+        report(f"recovered to seq {engine.seq}: checkpoint at {started}, {engine.seq - started} inputs replayed")
     return engine
 
 

@@ -92,8 +92,11 @@ class Runner:
             self.submit(lambda seq, ts_ns, v=venue, s=symbol, p=payload: Frame(seq, ts_ns, v, s, p))  # type: ignore[misc]
         return True
 
-    async def play(self, inputs: Iterable[AnyInput], speed: float) -> None:
-        """Step a recording at ``speed`` times its own pace (``inf``: as fast as it goes), from where the engine stands."""
+    async def play(self, inputs: Iterable[AnyInput], speed: float, reject: Callable[[str], None]) -> None:
+        """Step a recording from where the engine stands, at ``speed`` times its own pace (``inf``: as fast as it goes).
+
+        ``reject`` is told why the input that was drawn last could not be used.
+        """
         self._starting = None
         pace = _Pace(speed)
         until = time.perf_counter() + SLICE_S
@@ -108,6 +111,8 @@ class Runner:
                     await asyncio.sleep(0.002)
                 until = time.perf_counter() + SLICE_S
             self._take(entry)
+            if self.engine.rejection is not None:
+                reject(self.engine.rejection)
         self.ended = True
         _log.info("the recording ended", seq=self.engine.seq, digest=self.engine.hexdigest())
 
