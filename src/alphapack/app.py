@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import ExitStack, suppress
@@ -33,6 +34,8 @@ WORK_DELAY_NS = 50_000_000
 """How long after its request off-loop work answers in a replay of a recording."""
 PROGRESS_EVERY = 2_000
 CLOSE_TIMEOUT_S = 2.0
+SWITCH_S = 0.0005
+"""How long the committer's thread may keep the interpreter while the loop wants it (Python's own 5 ms is our whole budget)."""
 WORKS: Mapping[str, offloop.Work] = {}
 """Off-loop work that a recording has means for: none yet. Its snapshots are in it."""
 
@@ -132,6 +135,7 @@ def serve(settings: Settings, capture_paths: list[Path], speed: float, venue: st
         raise captures.CaptureError("expected captures to serve, found a journal: look into it with alphapack replay")
     api = server.ApiSettings(**msgspec.structs.asdict(settings.api))
     listener = server.Server(api)  # Before all else: a taken port is the commonest reason not to start.
+    sys.setswitchinterval(SWITCH_S)
     with ExitStack() as stack:
         stack.callback(listener.close)
         data = folders.data_dir(settings.storage.data_dir, environ, lambda text: _log.warning("storage", detail=text))

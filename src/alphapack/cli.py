@@ -135,6 +135,8 @@ def replay(
         print(msgspec.json.encode(_summary_document(summary)).decode())
     else:
         _print_summary(summary)
+    if summary.frames and not summary.symbols:
+        return _fail(FAILED, f"none of {summary.frames:,} frames could be used; is the venue right?")
     return DONE
 
 

@@ -125,7 +125,8 @@ import numba  # noqa: E402  # The law above: the folder is named before numba is
 def njit(function: F) -> F:
     """Compile a kernel on its first call; ``NUMBA_DISABLE_JIT=1`` leaves it interpreted, with equal results.
 
-    Neither fastmath nor parallel, which reorder sums; ``nogil`` lets a long fit run beside the engine's loop.
+    Neither fastmath nor parallel, which reorder sums. Kernels keep the interpreter's lock: giving it up for a microsecond
+    lets the committer's thread take it for milliseconds.
     """
-    compiled: F = numba.njit(function, cache=CACHE is not None, nogil=True, fastmath=False, parallel=False, error_model="python")
+    compiled: F = numba.njit(function, cache=CACHE is not None, fastmath=False, parallel=False, error_model="python")
     return compiled

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from alphapack.api.docs import PAGE_HEADERS, docs_page, index_page
 from alphapack.api.problems import PROBLEM_JSON, Problem, Refused, shown
+from alphapack.domain.market import symbol_id
 from alphapack.domain.readings import Book, Health, Microstructure, SymbolInfo
 from alphapack.engine.ports import Host
 
@@ -227,7 +228,7 @@ def _resolved(host: Host, text: str) -> str:
 
 def _missing(host: Host, name: str) -> NoReturn:
     """Refuse with what is missing and when it is expected."""
-    state = next((info.state for info in host.symbols() if info.symbol == name), "unknown")
+    state = next((info.state for info in host.symbols() if symbol_id(info.venue, info.symbol) == name), "unknown")
     engine = host.health().status
     detail = f"{name} is {state}: no verified book yet; expected as soon as the book is LIVE (engine {engine})"
     raise Refused(503, detail, headers={"Retry-After": "1"})

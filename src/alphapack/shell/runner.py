@@ -66,7 +66,7 @@ class Runner:
         self._started_ns = time.monotonic_ns()
         self._lags: list[float] = [0.0] * LAG_SAMPLES
         self._loop = asyncio.get_running_loop()
-        self._durable = asyncio.Condition()
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._starting: str | None = "starting"
 
     # Inputs
@@ -173,20 +173,26 @@ class Runner:
 
     def published(self, _seq: int) -> None:
         """Wake those who wait for durability; called on the committer's thread."""
-        self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self._wake()))
+        if self._waiting:
+            self._loop.call_soon_threadsafe(self._wake)
 
     def recovered(self) -> None:
         """Cover what could not be journaled by a checkpoint; called on the committer's thread."""
         self._loop.call_soon_threadsafe(self.checkpoint)
 
-    async def _wake(self) -> None:
-        async with self._durable:
-            self._durable.notify_all()
+    def _wake(self) -> None:
+        durable_seq = self.sequence()[1]
+        for seq, waiter in self._waiting:
+            if seq <= durable_seq and not waiter.done():
+                waiter.set_result(None)
+        self._waiting = [(seq, waiter) for seq, waiter in self._waiting if not waiter.done()]
 
     async def wait_durable(self, seq: int) -> None:
-        """Return once everything up to ``seq`` is on disk."""
-        async with self._durable:
-            await self._durable.wait_for(lambda: self.sequence()[1] >= seq)
+        """Return once everything up to ``seq`` is on disk: what is acknowledged waits here first."""
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.append((seq, waiter))
+        self._wake()  # It may be durable already, and then nothing else would say so.
+        await waiter
 
     async def measure_lag(self) -> None:
         """Measure for ever how late the loop wakes up."""

@@ -1,0 +1,88 @@
+"""P14: memory of one book, and of twenty symbols replayed."""
+
+import gc
+import gzip
+import heapq
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from report import USDM, Row
+
+SYMBOLS = 20
+MB = 1e6
+
+
+def lines_of(path: Path, i: int) -> Iterator[tuple[int, int, bytes]]:
+    """Yield the capture under the name of symbol ``i``."""
+    symbol = b"S%02dUSDT" % i
+    with gzip.open(path) as lines:
+        for line in lines:
+            stamp, _, payload = line.rstrip(b"\n").partition(b" ")
+            yield int(stamp), i, payload.replace(b'"BTCUSDT"', b'"%b"' % symbol)
+
+
+def replay(symbols: int) -> dict[str, float]:
+    """Replay the capture as so many symbols at once and return what the process took."""
+    from alphapack import app
+    from alphapack.domain.inputs import Configure, CoreSettings, Frame, SessionStart
+    from alphapack.models import book
+
+    book.warm()
+    gc.collect()
+    before = resident()
+    engine, seq, rss = app.build(), 0, []
+    streams = [lines_of(USDM, i) for i in range(symbols)]
+    for ts_ns, i, payload in heapq.merge(*streams):
+        if seq == 0:
+            engine.step(Configure(1, ts_ns, CoreSettings()))
+            engine.step(SessionStart(2, ts_ns, "bench"))
+            seq = 2
+        seq += 1
+        engine.step(Frame(seq, ts_ns, "binance-usdm", f"S{i:02d}USDT", payload))
+        if seq % 50_000 == 0:
+            rss.append(resident())
+    books = [market.book for market in engine.microstructure._markets.values()]
+    arrays = sum(value.nbytes for value in vars(books[0]).values() if isinstance(value, np.ndarray))
+    history = engine.microstructure._markets[next(iter(engine.microstructure._markets))].history.nbytes
+    live = sum(engine.microstructure.health(name).state == "LIVE" for name in engine.microstructure.symbols())
+    return {
+        "live": live,
+        "frames": seq - 2,
+        "before": before,
+        "half": rss[len(rss) // 2] if rss else 0.0,
+        "end": resident(),
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MB,
+        "book": arrays / MB,
+        "history": history / MB,
+    }
+
+
+def resident() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / MB
+
+
+def measured(symbols: int) -> dict[str, float]:
+    answer = subprocess.run([sys.executable, __file__, str(symbols)], capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
+    found: dict[str, float] = json.loads(answer.stdout)
+    return found
+
+
+def run() -> list[Row]:
+    one, many = measured(1), measured(SYMBOLS)
+    assert (one["live"], many["live"]) == (1, SYMBOLS)
+    book = f"{one['book'] + one['history']:.2f} MB ({one['book']:.2f} book and windows, {one['history']:.2f} an hour's history)"
+    whole = f"{many['peak']:.0f} MB peak (half way {many['half']:.0f}, end {many['end']:.0f}; {many['before']:.0f} before the first frame)"
+    return [
+        Row("P14", "one book over the USD-M capture (9,596 levels at its end)", book, "<= 5 MB", one["book"] + one["history"] <= 5),
+        Row("P14", f"{SYMBOLS} symbols, {many['frames']:,.0f} frames replayed", whole, "< 500 MB", many["peak"] < 500),
+    ]
+
+
+if __name__ == "__main__":
+    print(json.dumps(replay(int(sys.argv[1]))))
