@@ -41,8 +41,8 @@ def test_liveness_does_not_depend_on_the_engine(app, host):
 
 def test_symbols_are_listed(app):
     assert [(row["symbol"], row["state"], row["tick"]) for row in get(app, "/api/symbols").json] == [
-        (BTC, "LIVE", 0.1),
-        (ETH, "SYNCING", 0.1),
+        ("BTCUSDT", "LIVE", 0.1),
+        ("ETHUSDT", "SYNCING", 0.1),
     ]
 
 

@@ -32,8 +32,8 @@ PAGE_HEADERS = {
 def index_page(symbols: Iterable[SymbolInfo], status: str) -> str:
     """Render the start page: what runs here and where to look."""
     rows = [
-        (f"<code>{escape(info.symbol)}</code>", escape(info.state), f'<a href="/api/microstructure/{_in_path(info.symbol)}">features</a>')
-        for info in symbols
+        (f"<code>{escape(name)}</code>", escape(state), f'<a href="/api/microstructure/{_in_path(name)}">features</a>')
+        for name, state in ((f"{info.venue}:{info.symbol}", info.state) for info in symbols)
     ]
     return _page(
         "alphapack",
