@@ -90,7 +90,7 @@ class Replay:
                 places[symbol] = len(places)
                 self.symbols.append(symbol)
             head[n] = entry.seq, entry.ts_ns, places[symbol], market.facts.state
-            values[n] = market.row
+            values[n] = engine.microstructure.features(market)
             n += 1
             if n == size:
                 yield _structured(head, values)

@@ -2,7 +2,6 @@ import asyncio
 from collections import Counter
 from pathlib import Path
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rig import BTC, START_NS, VENUE, FakeClock, FakeMarket, Live
@@ -10,7 +9,6 @@ from rig import BTC, START_NS, VENUE, FakeClock, FakeMarket, Live
 from alphapack import app
 from alphapack.domain.events import IntakeOverloaded
 from alphapack.domain.inputs import Configure, Conflated, CoreSettings, Frame, Heartbeat, Shed
-from alphapack.shell import intake as intake_module
 from alphapack.shell.intake import Intake
 
 CODECS = app.build().codecs
@@ -148,12 +146,11 @@ def test_invented_names_do_not_fill_the_memory() -> None:
     assert len(intake._tickers) <= 50
 
 
-def test_the_runner_journals_losses_before_the_next_frame_and_the_book_resyncs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake_module.Intake.__init__, "__kwdefaults__", {"frames_max": 20, "conflate_from": 8})
-
+def test_the_runner_journals_losses_before_the_next_frame_and_the_book_resyncs(tmp_path: Path) -> None:
     async def live() -> Live:
         async with Live(tmp_path, clock=FakeClock()) as host:
             runner = host.runner
+            runner.intake = made(frames_max=20, conflate_from=8)
             runner.submit(lambda seq, ts_ns: Configure(seq, ts_ns, CoreSettings()))
             feeds = {name: FakeMarket(name) for name in ("BTCUSDT", "ETHUSDT")}
             for market in feeds.values():

@@ -209,11 +209,11 @@ def test_malformed_frames_are_refused_in_one_short_line(payload: bytes) -> None:
         assert len(str(error.value)) < 300
 
 
-@pytest.mark.parametrize("number", [2**63, 2**64, 10**26])
+@pytest.mark.parametrize("number", [2**64, 10**26])
 @pytest.mark.parametrize(
     ("message", "key"), [(DIFF, "u"), (TRADE, "t"), (AGGREGATE, "l"), (TICKER, "u"), (SNAPSHOT, "lastUpdateId")], ids=["depth", "trade", "aggTrade", "bookTicker", "snapshot"]
 )
-def test_an_id_beyond_an_int64_is_refused_because_no_checkpoint_could_hold_it(message: dict[str, object], key: str, number: int) -> None:
+def test_an_id_of_more_than_64_bits_is_refused_because_no_checkpoint_could_hold_it(message: dict[str, object], key: str, number: int) -> None:
     with pytest.raises(FrameError):
         read({**message, key: number}, symbol="BTCUSDT")
 

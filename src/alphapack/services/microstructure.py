@@ -93,7 +93,7 @@ class Market:
         self.book = book
         self.stated = stated
         self.row: Float64Array1D = np.full(flow.FEATURES, np.nan)
-        """Features as of the symbol's last message; frozen while STALE, NaN while nothing is proven."""
+        """Features when they were last computed; frozen while STALE, NaN while nothing is proven."""
         self.history: Float64Array2D = np.full((history_rows, 1 + len(HISTORY)), np.nan)
         """Ring of noted features, a column each, after a column of times in milliseconds."""
 
@@ -113,7 +113,6 @@ class Microstructure:
         self._markets: dict[str, Market] = {}
         self._stated: dict[str, InstrumentSettings] = {}
         self._wanted: frozenset[str] = frozenset()
-        self._scratch: Float64Array1D = np.zeros(flow.FEATURES)
         self._handlers: dict[type, Callable[[Market, Any], None]] = {
             DepthDiff: self._on_diff,
             Trade: self._on_trade,
@@ -179,9 +178,15 @@ class Microstructure:
             facts.rejected += 1
             raise
         finally:
-            if facts.state is BookState.LIVE:
-                market.book.features(self._ctx.now_ns, market.row)
-            self._ctx.observe(market.row.tobytes())
+            # A ticker moves no window, and the digest has its bytes: features after it are computed for those who ask.
+            if facts.state is BookState.LIVE and type(event) is not TopOfBook:
+                self._ctx.observe(self.features(market).tobytes())
+
+    def features(self, market: Market) -> Float64Array1D:
+        """Return the row of a market now: frozen while STALE, NaN while nothing is proven; it is reused by the next call."""
+        if market.facts.state is BookState.LIVE:
+            market.book.features(self._ctx.now_ns, market.row)
+        return market.row
 
     # Books
 
@@ -341,7 +346,7 @@ class Microstructure:
         self._change(market, BookState.LIVE, reason)
 
     def _freeze(self, market: Market, reason: str) -> None:
-        market.book.features(self._ctx.now_ns, market.row)
+        self.features(market)
         market.facts.frozen_ns = self._ctx.now_ns
         self._change(market, BookState.STALE, reason)
 
@@ -367,7 +372,7 @@ class Microstructure:
     def _note(self, market: Market, now_ns: int) -> None:
         at = market.facts.history_at % len(market.history)
         market.history[at, 0] = now_ns // NANOS_PER_MS
-        market.history[at, 1:] = market.book.features(now_ns, self._scratch)[_HISTORY_COLUMNS]
+        market.history[at, 1:] = self.features(market)[_HISTORY_COLUMNS]
         market.facts.history_at += 1
 
     # Answers
@@ -415,8 +420,7 @@ class Microstructure:
         if facts.state not in (BookState.LIVE, BookState.STALE):
             return None
         live = facts.state is BookState.LIVE
-        row = market.book.features(self._ctx.now_ns, np.empty(flow.FEATURES)) if live else market.row
-        value = dict(zip(FEATURES, (None if x != x else x for x in row.tolist()), strict=True))
+        value = dict(zip(FEATURES, (None if x != x else x for x in self.features(market).tolist()), strict=True))
         sizes = (value[name] or 0.0 for name in ("depth_bid", "depth_ask", "depth_bid_quote", "depth_ask_quote"))
         return readings.Microstructure(
             symbol=name_of(symbol),
@@ -476,8 +480,9 @@ class Microstructure:
     def save(self) -> bytes:
         """Return every book and all that is known of it."""
         markets = list(self._markets.values())
+        frozen = [market.row.tobytes() if market.facts.state is BookState.STALE else b"" for market in markets]
         history = [market.past().tobytes() for market in markets]
-        saved = _Saved(1, [m.facts for m in markets], [m.book.save() for m in markets], [m.row.tobytes() for m in markets], history)
+        saved = _Saved(1, [m.facts for m in markets], [m.book.save() for m in markets], frozen, history)
         return msgspec.msgpack.encode(saved)
 
     def load(self, state: bytes) -> None:
@@ -488,7 +493,8 @@ class Microstructure:
             market = self._market(facts.symbol)
             market.facts = facts
             market.book.load(book)
-            market.row[:] = np.frombuffer(row)
+            if row:
+                market.row[:] = np.frombuffer(row)
             rows = np.frombuffer(history).reshape(-1, 1 + len(HISTORY))[-len(market.history) :]
             market.history[np.arange(facts.history_at - len(rows), facts.history_at) % len(market.history)] = rows
             self._markets[facts.symbol] = market

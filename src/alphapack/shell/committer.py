@@ -28,7 +28,9 @@ _NEXT_STEP = "inputs are not recorded until the disk can be written again: free 
 _log = logging.getLogger(__name__)
 
 
-class _Put(NamedTuple):
+class Put(NamedTuple):
+    """An input that was stepped, and the ledger rows it caused."""
+
     entry: AnyInput
     rows: Sequence[LedgerRow]
 
@@ -67,7 +69,7 @@ class Committer:
         self._durable_seq = self._put_seq = journal.last_seq if durable_seq is None else durable_seq
         self._state: Literal["ok", "degraded"] = "ok"
         self._detail: str | None = None
-        self._queue: deque[_Put | _Checkpoint] = deque()
+        self._queue: deque[Put | _Checkpoint] = deque()
         self._kept: list[LedgerRow] = []
         self._lost_rows = 0
         self._dropping = False  # Puts are given up: the disk refuses, or was too slow.
@@ -108,18 +110,23 @@ class Committer:
 
     def put(self, entry: AnyInput, rows: Sequence[LedgerRow]) -> None:
         """Hand over an input that was stepped and the rows it caused; returns at once."""
+        self.put_all([Put(entry, rows)])
+
+    def put_all(self, puts: Sequence[Put]) -> None:
+        """Hand over inputs in their order, waking the committer once for all of them; returns at once."""
         with self._wake:
             self._check_open()
-            if entry.seq != self._put_seq + 1:
-                raise ValueError(f"expected input seq {self._put_seq + 1}, found {entry.seq}")
-            self._put_seq = entry.seq
-            if len(self._queue) >= self._backlog_max:
-                self._dropping = True
-            if self._dropping:
-                self._keep(rows)
-            else:
-                self._queue.append(_Put(entry, rows))
-                self._wake.notify()
+            for put in puts:
+                if put.entry.seq != self._put_seq + 1:
+                    raise ValueError(f"expected input seq {self._put_seq + 1}, found {put.entry.seq}")
+                self._put_seq = put.entry.seq
+                if len(self._queue) >= self._backlog_max:
+                    self._dropping = True
+                if self._dropping:
+                    self._keep(put.rows)
+                else:
+                    self._queue.append(put)
+            self._wake.notify()
 
     def checkpoint(self, seq: int, state: bytes) -> None:
         """Hand over the whole state as of the input put last; it is written once everything before it is durable.
@@ -207,9 +214,9 @@ class Committer:
         except OSError as error:
             self._degrade(f"{error}; {_NEXT_STEP}", rows)
 
-    def _take(self) -> tuple[list[_Put], _Checkpoint | None]:
+    def _take(self) -> tuple[list[Put], _Checkpoint | None]:
         """Return the next inputs, up to a checkpoint, and the checkpoint that ends them."""
-        puts: list[_Put] = []
+        puts: list[Put] = []
         with self._wake:
             while self._queue and len(puts) < BATCH_INPUTS_MAX:
                 item = self._queue.popleft()
@@ -233,7 +240,7 @@ class Committer:
             self._dropping, self._awaiting = True, False
             self._keep(rows)
             for item in self._queue:
-                if isinstance(item, _Put):
+                if isinstance(item, Put):
                     self._keep(item.rows)
             self._queue.clear()
             self._state, self._detail = "degraded", reason

@@ -22,7 +22,7 @@ from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, BookState
 from alphapack.engine.engine import Engine
 from alphapack.engine.ports import Executor
 from alphapack.shell.clock import Clock
-from alphapack.shell.committer import Committer
+from alphapack.shell.committer import Committer, Put
 from alphapack.shell.intake import Intake
 from alphapack.shell.recovery import ledger_rows
 
@@ -57,6 +57,7 @@ class Runner:
         self.intake = Intake(engine.codecs)
         self.ended = False
         self.messages = 0
+        self._stepped: list[Put] = []
         self._rows: Callable[[], int] = lambda: 0
         self._clock = clock
         self._config = config
@@ -76,6 +77,7 @@ class Runner:
         now_ns = self._clock.now_ns() if self._clock is not None else 0  # A recording's clock is where its engine stands.
         entry = make(self.engine.seq + 1, max(now_ns, self.engine.now_ns))
         self._take(entry)
+        self._hand_over()
         return entry.seq
 
     def drain(self) -> bool:
@@ -103,9 +105,11 @@ class Runner:
         for entry in self._rest(inputs):
             wait_s = pace.wait_s(entry.ts_ns)
             if wait_s > 0:
+                self._hand_over()
                 await asyncio.sleep(wait_s)
                 until = time.perf_counter() + SLICE_S
             elif time.perf_counter() >= until:
+                self._hand_over()
                 await asyncio.sleep(0)
                 while self.committer is not None and self.committer.backlog > BACKLOG_MAX:
                     await asyncio.sleep(0.002)
@@ -113,6 +117,7 @@ class Runner:
             self._take(entry)
             if self.engine.rejection is not None:
                 reject(self.engine.rejection)
+        self._hand_over()
         self.ended = True
         _log.info("the recording ended", seq=self.engine.seq, digest=self.engine.hexdigest())
 
@@ -136,12 +141,18 @@ class Runner:
         if type(entry) is Frame:
             self.messages += 1
         if self.committer is not None:
-            self.committer.put(entry, ledger_rows(entry, records) if records else ())
+            self._stepped.append(Put(entry, ledger_rows(entry, records) if records else ()))
             due = entry.seq - self._checkpoint_seq >= self._checkpoint_inputs
             if due or time.monotonic_ns() - self._checkpoint_at_ns >= self._checkpoint_ns:
                 self.checkpoint()
         for record in records:
             self._tell(record)
+
+    def _hand_over(self) -> None:
+        """Give the committer what was stepped: once a slice, because waking its thread costs more than a step."""
+        if self.committer is not None and self._stepped:
+            self.committer.put_all(self._stepped)
+            self._stepped = []
 
     def _tell(self, record: Record) -> None:
         if type(record) is WorkRequested:
@@ -168,6 +179,7 @@ class Runner:
     def checkpoint(self) -> None:
         """Hand the whole state to the committer; a restart goes on from it."""
         if self.committer is not None:
+            self._hand_over()
             self.committer.checkpoint(self.engine.seq, self.engine.save())
         self._checkpoint_seq, self._checkpoint_at_ns = self.engine.seq, time.monotonic_ns()
 

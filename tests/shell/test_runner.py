@@ -1,0 +1,523 @@
+import asyncio
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from rig import BTC, MS, START_NS, VENUE, FakeClock, FakeMarket, Live, S, market_lines, recorded, spoil, stepped, until, write_capture
+
+from alphapack import app
+from alphapack.domain.inputs import AnyInput, Configure, CoreSettings, Frame, Heartbeat, SessionStart
+from alphapack.domain.market import BookState
+from alphapack.shell import journal as journal_module
+from alphapack.shell import runner as runner_module
+from alphapack.shell.clock import SystemClock
+from alphapack.shell.journal import read_journal
+from alphapack.shell.runner import Runner
+
+
+def run(main: Callable[[], object]) -> None:
+    asyncio.run(main())  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def entries(tmp_path: Path) -> list[AnyInput]:
+    return recorded(write_capture(tmp_path, spoil(market_lines(500, names=("BTCUSDT", "ETHUSDT")), every=80)))
+
+
+# Inputs
+
+
+def test_inputs_are_stamped_by_the_clock_and_never_go_back(tmp_path: Path) -> None:
+    async def live() -> None:
+        clock = FakeClock()
+        async with Live(tmp_path, clock=clock) as host:
+            assert host.runner.submit(lambda seq, ts_ns: Configure(seq, ts_ns, CoreSettings())) == 1
+            for jump in (5, 0, -1_000, 990, 6):
+                clock.at_ns += jump
+                host.runner.submit(Heartbeat)
+        assert [entry.ts_ns - START_NS for entry, _ in host.seen] == [0, 5, 5, 5, 5, 5 + 1 - 1]
+
+    run(live)
+
+
+def test_the_system_clock_starts_at_the_wall_and_follows_the_monotonic_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = SimpleNamespace(time_ns=lambda: START_NS, monotonic_ns=lambda: 70)
+    monkeypatch.setattr("alphapack.shell.clock.time", world)
+    clock = SystemClock()
+    world.time_ns = lambda: START_NS - 3_600 * S
+    world.monotonic_ns = lambda: 95
+    assert clock.now_ns() == START_NS + 25, "a step of the wall clock does not matter"
+
+
+def test_the_clock_of_a_recording_is_where_its_engine_stands(tmp_path: Path, entries: list[AnyInput]) -> None:
+    async def live() -> None:
+        async with Live(tmp_path) as host:
+            await host.play(entries)
+            host.runner.submit(Heartbeat)
+            assert host.seen[-1][0] == Heartbeat(len(entries) + 1, entries[-1].ts_ns)
+
+    run(live)
+
+
+def test_frames_of_the_intake_are_stepped_in_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def live() -> None:
+        clock = FakeClock()
+        async with Live(tmp_path, clock=clock) as host:
+            runner = host.runner
+            runner.submit(lambda seq, ts_ns: Configure(seq, ts_ns, CoreSettings()))
+            ticks = iter(range(10_000))
+            monkeypatch.setattr(runner_module, "time", SimpleNamespace(perf_counter=lambda: next(ticks) * 0.0004, monotonic_ns=lambda: 0))
+            market = FakeMarket()
+            for _ in range(7):
+                runner.intake.offer(VENUE, "", market.diff(START_NS))
+            counts = []
+            while runner.drain():
+                counts.append(runner.messages)
+            assert counts == [2, 4, 6], "a slice ends after a millisecond, here after two frames"
+            assert runner.messages == 7 and runner.intake.frames == 0
+
+    run(live)
+
+
+# Playing
+
+
+def test_playing_lets_other_tasks_run(tmp_path: Path, entries: list[AnyInput], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_module, "SLICE_S", 0.0)
+
+    async def live() -> None:
+        async with Live(tmp_path) as host:
+            turns = 0
+
+            async def other() -> None:
+                nonlocal turns
+                while not host.runner.ended:
+                    turns += 1
+                    await asyncio.sleep(0)
+
+            beside = asyncio.create_task(other())
+            await host.play(entries)
+            await beside
+            assert turns > len(entries) / 2
+
+    run(live)
+
+
+def test_going_on_where_a_recording_was_left_lets_other_tasks_run(tmp_path: Path, entries: list[AnyInput], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was played already must be read again to be passed over; that may take long, and is no reason to be deaf."""
+    monkeypatch.setattr(runner_module, "SLICE_S", 0.0)
+
+    async def live() -> None:
+        async with Live(tmp_path) as host:
+            await host.play(entries[:-1])
+        async with Live(tmp_path) as host:
+            turns = 0
+
+            async def other() -> None:
+                nonlocal turns
+                while not host.runner.ended:
+                    turns += 1
+                    await asyncio.sleep(0)
+
+            beside = asyncio.create_task(other())
+            await asyncio.sleep(0)
+            await host.play(entries)
+            await beside
+            assert turns > 10
+
+    run(live)
+
+
+class World:
+    """A time in which sleeping takes exactly as long as it should."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 1_000.0
+        self.slept: list[float] = []
+        monkeypatch.setattr(runner_module, "time", SimpleNamespace(perf_counter=lambda: self.now_s, monotonic_ns=lambda: int(self.now_s * S)))
+        monkeypatch.setattr(
+            runner_module,
+            "asyncio",
+            SimpleNamespace(sleep=self.sleep, get_running_loop=asyncio.get_running_loop),
+        )
+
+    async def sleep(self, delay_s: float) -> None:
+        self.slept.append(delay_s)
+        self.now_s += delay_s
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("speed", [1.0, 10.0, 0.5])
+def test_a_recording_is_played_at_its_own_pace_times_the_speed(
+    tmp_path: Path, entries: list[AnyInput], monkeypatch: pytest.MonkeyPatch, speed: float
+) -> None:
+    async def live() -> None:
+        world = World(monkeypatch)
+        began_s = world.now_s
+        async with Live(tmp_path) as host:
+
+            def paced() -> Iterator[AnyInput]:
+                for entry in entries:
+                    yield entry
+                    due_s = began_s + (entry.ts_ns - entries[0].ts_ns) / S / speed
+                    assert world.now_s == pytest.approx(due_s, abs=1e-6), f"seq {entry.seq}"
+
+            await host.play(paced(), speed)  # type: ignore[arg-type]
+        span_s = (entries[-1].ts_ns - entries[0].ts_ns) / S
+        assert sum(world.slept) == pytest.approx(span_s / speed)
+
+    run(live)
+
+
+def test_a_loop_that_was_late_catches_up(tmp_path: Path, entries: list[AnyInput], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def live() -> None:
+        world = World(monkeypatch)
+        async with Live(tmp_path) as host:
+
+            def stalled() -> Iterator[AnyInput]:
+                for entry in entries:
+                    if entry.seq == 100:
+                        world.now_s += 1.0
+                    yield entry
+
+            began_s = world.now_s
+            await host.play(stalled(), 1.0)  # type: ignore[arg-type]
+            assert world.now_s - began_s == pytest.approx((entries[-1].ts_ns - entries[0].ts_ns) / S)
+
+    run(live)
+
+
+def test_as_fast_as_it_goes_waits_for_nothing(tmp_path: Path, entries: list[AnyInput], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def live() -> None:
+        world = World(monkeypatch)
+        async with Live(tmp_path) as host:
+            await host.play(entries)
+        assert sum(world.slept) == 0.0
+
+    run(live)
+
+
+def test_a_recording_is_held_back_while_much_waits_for_the_disk(tmp_path: Path, entries: list[AnyInput], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_module, "SLICE_S", 0.0)
+    monkeypatch.setattr(runner_module, "BACKLOG_MAX", 20)
+    backlogs: list[int] = []
+
+    async def live() -> None:
+        async with Live(tmp_path) as host:
+
+            def watched() -> Iterator[AnyInput]:
+                for entry in entries:
+                    assert host.committer is not None
+                    backlogs.append(host.committer.backlog)
+                    yield entry
+
+            await host.play(watched())  # type: ignore[arg-type]
+
+    run(live)
+    assert max(backlogs) <= 22
+
+
+def test_the_market_goes_on_while_nothing_can_be_journaled(tmp_path: Path, entries: list[AnyInput], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_module, "SLICE_S", 0.0)
+    monkeypatch.setattr(runner_module, "BACKLOG_MAX", 20)
+    monkeypatch.setattr(journal_module, "sync_file", _refuse)
+
+    async def live() -> None:
+        async with Live(tmp_path) as host:
+            await asyncio.wait_for(host.runner.play(entries, float("inf"), lambda reason: None), 5.0)
+            assert host.engine.seq == len(entries)
+            assert host.runner.health().status == "degraded"
+
+    run(live)
+
+
+def test_a_rejected_line_of_a_recording_is_told_with_its_reason(tmp_path: Path, entries: list[AnyInput]) -> None:
+    async def live() -> None:
+        async with Live(tmp_path) as host:
+            told = await host.play(entries)
+            expected = []
+            engine = app.build()
+            for entry in entries:
+                engine.step(entry)
+                if engine.rejection is not None:
+                    expected.append(engine.rejection)
+            assert told == expected != []
+
+    run(live)
+
+
+# Resuming
+
+
+def replayed(folder: Path) -> str:
+    return stepped(list(read_journal(folder / "journal")))[0].hexdigest()
+
+
+@pytest.mark.parametrize("checkpoint", [True, False])
+@pytest.mark.parametrize("stops", [[1], [2], [250], [3, 4, 200, 201, 499]])
+def test_a_recording_that_was_left_and_taken_up_again_ends_as_if_it_had_not_been(
+    tmp_path: Path, entries: list[AnyInput], stops: list[int], checkpoint: bool
+) -> None:
+    async def live(stop: int | None) -> Live:
+        host = Live(tmp_path / "state", checkpoint_inputs=77)
+        await host.play(islice(entries, stop))  # type: ignore[arg-type]
+        host.close(checkpoint=checkpoint)
+        return host
+
+    for stop in stops:
+        asyncio.run(live(stop))
+    host = asyncio.run(live(None))
+    whole, records = stepped(entries)
+    assert host.runner.ended
+    assert host.engine.hexdigest() == whole.hexdigest() == replayed(tmp_path / "state")
+    assert host.engine.source_inputs == whole.source_inputs
+    again = asyncio.run(live(None))
+    assert (again.engine.hexdigest(), again.seen, again.runner.ended) == (whole.hexdigest(), [], True), "an ended one stays ended"
+
+
+def test_settings_changed_between_starts_are_an_input(tmp_path: Path, entries: list[AnyInput]) -> None:
+    assert isinstance(entries[0], Configure)
+    changed = CoreSettings(stale_after_ms=150, seed=99)
+    other = [Configure(1, entries[0].ts_ns, changed), *entries[1:]]
+
+    async def live(recording: list[AnyInput], stop: int | None) -> Live:
+        async with Live(tmp_path / "state") as host:
+            await host.play(islice(recording, stop))  # type: ignore[arg-type]
+        return host
+
+    asyncio.run(live(entries, 200))
+    host = asyncio.run(live(other, 300))
+    assert host.seen[0][0] == Configure(201, entries[199].ts_ns, changed)
+    assert host.engine.settings == changed
+    rest = asyncio.run(live(other, None))
+    journal = list(read_journal(tmp_path / "state" / "journal"))
+    assert [entry.seq for entry in journal if isinstance(entry, Configure)] == [1, 201], "and only where they changed"
+    assert [entry for entry in journal if isinstance(entry, Frame)] == [
+        entry if entry.seq <= 200 else Frame(entry.seq + 1, entry.ts_ns, entry.venue, entry.symbol, entry.payload)
+        for entry in entries
+        if isinstance(entry, Frame)
+    ], "nothing is played twice or passed over"
+    assert rest.engine.hexdigest() == replayed(tmp_path / "state") != stepped(entries)[0].hexdigest()
+
+
+def test_user_inputs_between_do_not_count_as_played(tmp_path: Path, entries: list[AnyInput]) -> None:
+    async def live(stop: int | None, beats: int) -> Live:
+        async with Live(tmp_path / "state") as host:
+            await host.play(islice(entries, stop))  # type: ignore[arg-type]
+            for _ in range(beats):
+                host.runner.submit(lambda seq, ts_ns: Configure(seq, ts_ns, CoreSettings()))
+            await host.settle()
+        return host
+
+    asyncio.run(live(200, 3))
+    host = asyncio.run(live(None, 0))
+    assert host.engine.seq == len(entries) + 3
+    frames = [entry.payload for entry in read_journal(tmp_path / "state" / "journal") if isinstance(entry, Frame)]
+    assert frames == [entry.payload for entry in entries if isinstance(entry, Frame)]
+
+
+# Durability
+
+
+def _refuse(fd: int) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_disk_that_refuses_degrades_and_a_checkpoint_leads_back(
+    tmp_path: Path, entries: list[AnyInput], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def live() -> str:
+        async with Live(tmp_path / "state") as host:
+            runner = host.runner
+            await host.play(entries[:100])
+            with monkeypatch.context() as patch:
+                patch.setattr(journal_module, "sync_file", _refuse)
+                for entry in entries[100:200]:
+                    runner._take(entry)
+                await until(lambda: runner.health().status == "degraded")
+                health = runner.health()
+                assert "not journaled" in str(health.detail) and "No space left on device" in str(health.ledger.detail)
+                assert not health.ledger.ok
+                assert runner.sequence()[0] == 200 and 100 <= runner.sequence()[1] < 200
+                assert runner.counters()["ledger_ok"] == 0.0 and runner.counters()["journal_backlog"] > 0
+                for entry in entries[200:300]:
+                    runner._take(entry)
+                assert runner.sequence()[0] == 300, "the market goes on"
+            await until(lambda: runner.health().ledger.ok)
+            assert runner.sequence() == (300, 300) and host.checkpoints.seqs()[-1] == 300
+            for entry in entries[300:]:
+                runner._take(entry)
+            await host.settle()
+            assert host.reasons != [] and len(host.reasons) == 1
+            return host.engine.hexdigest()
+
+    digest = asyncio.run(live())
+    assert digest == stepped(entries)[0].hexdigest()
+
+    async def again() -> str:
+        async with Live(tmp_path / "state") as host:
+            return host.engine.hexdigest()
+
+    assert asyncio.run(again()) == digest
+
+
+def test_waiting_for_durability_ends_when_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def live() -> None:
+        async with Live(tmp_path, clock=FakeClock()) as host:
+            runner = host.runner
+            seq = runner.submit(lambda seq, ts_ns: Configure(seq, ts_ns, CoreSettings()))
+            waiting = [asyncio.create_task(runner.wait_durable(seq)) for _ in range(3)]
+            await asyncio.wait_for(asyncio.gather(*waiting), 20)
+            assert runner.sequence() == (1, 1)
+            late = asyncio.create_task(runner.wait_durable(2))
+            await asyncio.sleep(0.01)
+            assert not late.done(), "what was not submitted is not durable"
+            runner.submit(Heartbeat)
+            await asyncio.wait_for(late, 20)
+
+    run(live)
+
+
+def test_checkpoints_come_by_inputs_and_by_time(tmp_path: Path, entries: list[AnyInput], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def by_inputs() -> list[int]:
+        async with Live(tmp_path / "inputs", checkpoint_inputs=200) as host:
+            await host.play(entries)
+        return host.checkpoints.seqs()
+
+    async def by_time() -> list[int]:
+        world = SimpleNamespace(now_ns=0)
+        monkeypatch.setattr(runner_module, "time", SimpleNamespace(perf_counter=lambda: 0.0, monotonic_ns=lambda: world.now_ns))
+        async with Live(tmp_path / "time", checkpoint_s=1.0) as host:
+            for entry in entries[:30]:
+                world.now_ns += S // 10
+                host.runner._take(entry)
+        return host.checkpoints.seqs()
+
+    assert asyncio.run(by_inputs()) == list(range(200, len(entries) + 1, 200))
+    assert asyncio.run(by_time()) == [10, 20, 30]
+
+
+# Answers
+
+
+@pytest.fixture
+def venues(tmp_path: Path) -> list[AnyInput]:
+    """BTCUSDT at two venues, ETHUSDT at one."""
+    entries: list[AnyInput] = [Configure(1, START_NS, CoreSettings()), SessionStart(2, START_NS, "test")]
+    for venue, name in (("binance-usdm", "BTCUSDT"), ("binance-spot", "BTCUSDT"), ("binance-usdm", "ETHUSDT")):
+        trade = FakeMarket(name).trade(START_NS)
+        entries.append(Frame(len(entries) + 1, START_NS, venue, "", trade))
+    return entries
+
+
+RESOLVED = {
+    "BTCUSDT": "binance-spot:BTCUSDT",
+    "btcUsdt": "binance-spot:BTCUSDT",
+    "ETHUSDT": "binance-usdm:ETHUSDT",
+    "ethusdt": "binance-usdm:ETHUSDT",
+    "binance-usdm:BTCUSDT": "binance-usdm:BTCUSDT",
+    "BINANCE-usdm:btcusdt": "binance-usdm:BTCUSDT",
+    "binance-spot:ETHUSDT": None,
+    "binance-coinm:BTCUSDT": None,
+    "SOLUSDT": None,
+    "": None,
+    ":": None,
+    ":BTCUSDT": None,
+    "binance-usdm:": None,
+    "binance-usdm:BTCUSDT:": None,
+    "BTC": None,
+    " BTCUSDT": None,
+}
+
+
+@pytest.mark.parametrize("default", ["binance-spot", "binance-usdm", "", "kraken"])
+def test_symbols_resolve_by_name_or_venue_and_name_in_any_case(tmp_path: Path, venues: list[AnyInput], default: str) -> None:
+    async def live() -> None:
+        async with Live(tmp_path / "state", default_venue=default) as host:
+            await host.play(venues)
+            expected = {text: name for text, name in RESOLVED.items()}
+            if default == "binance-usdm":
+                expected |= {"BTCUSDT": BTC, "btcUsdt": BTC}
+            assert {text: host.runner.resolve(text) for text in RESOLVED} == expected
+            assert set(host.runner.health().symbols) == {BTC, "binance-spot:BTCUSDT", "ETHUSDT"}, "a bare name where one venue has it"
+            assert [(info.venue, info.symbol) for info in host.runner.symbols()] == [
+                ("binance-spot", "BTCUSDT"),
+                ("binance-usdm", "BTCUSDT"),
+                ("binance-usdm", "ETHUSDT"),
+            ]
+
+    run(live)
+
+
+@settings(max_examples=100)
+@given(st.text(max_size=20))
+@example("\u0130")
+@example("binance-usdm:\ufb01")
+def test_no_text_breaks_resolving(text: str) -> None:
+    async def ask() -> None:
+        assert Runner(app.build(), source="test", config=dict).resolve(text) is None
+
+    run(ask)
+
+
+def test_health_goes_from_starting_to_ready_to_ended(tmp_path: Path, entries: list[AnyInput]) -> None:
+    async def live() -> None:
+        bare = Runner(app.build(), source="test", config=dict)
+        assert (bare.health().status, bare.health().ledger.ok) == ("starting", False)
+        bare.starting("compiling kernels")
+        assert bare.health().detail == "compiling kernels"
+        async with Live(tmp_path) as host:
+            statuses: list[str] = []
+
+            def watched() -> Iterator[AnyInput]:
+                for entry in entries:
+                    yield entry
+                    health = host.runner.health()
+                    statuses.append(health.status)
+                    proven = any(one.state != BookState.SYNCING.name for one in health.symbols.values())
+                    assert (health.status == "ready") == proven
+
+            await host.play(watched())  # type: ignore[arg-type]
+            assert statuses[0] == "starting" and "ready" in statuses
+            health = host.runner.health()
+            assert (health.status, health.digest, health.ledger.seq) == ("ended", host.engine.hexdigest(), len(entries))
+            assert health.ledger.rows == host.ledger.count > 0 and health.ledger.backlog == 0
+            assert health.ts_ms == entries[-1].ts_ns // MS
+            counters = host.runner.counters()
+            assert counters["inputs_total"] == len(entries) and counters["messages_total"] == sum(isinstance(e, Frame) for e in entries)
+            assert counters["gaps_total"] == sum(one.gaps for one in health.symbols.values()) > 0
+            assert counters["books_live"] + counters["books_syncing"] + counters["books_stale"] == 2
+
+    run(live)
+
+
+def test_only_the_history_that_is_kept_is_answered(tmp_path: Path, entries: list[AnyInput]) -> None:
+    async def live() -> None:
+        async with Live(tmp_path) as host:
+            await host.play(entries)
+            assert host.runner.history("candles", BTC, 0, 10) is None
+            columns = host.runner.history("microstructure", BTC, 0, 10)
+            assert columns is not None and len(columns["ts_ms"]) > 0
+
+    run(live)
+
+
+def test_the_lag_of_the_loop_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def live() -> None:
+        world = World(monkeypatch)
+        runner = Runner(app.build(), source="test", config=dict)
+        measuring = asyncio.create_task(runner.measure_lag())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert runner.health().loop_lag_ms == pytest.approx(0.0, abs=1e-6)
+        world.now_s += 0.25  # The loop was busy while the measurement slept.
+        for _ in range(4):
+            await asyncio.sleep(0)
+        assert runner.health().loop_lag_ms == pytest.approx(250.0, abs=1e-6)
+        measuring.cancel()
+
+    run(live)
