@@ -38,7 +38,7 @@ START_S = 60.0
 STOP_S = 10.0
 STARTUP_SHARE = 0.25
 """Share of the kills that come while the process starts."""
-STARTUP_S, PLAY_S = 1.2, 0.8
+STARTUP_S, PLAY_S = 1.2, 1.5
 """Longest time to a kill, from the start and from readiness."""
 POLL_S = 0.003
 RESTART_GOAL_S = 2.0

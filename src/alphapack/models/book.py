@@ -47,6 +47,7 @@ class CrossedBook(ValueError):
 class _Saved(msgspec.Struct, array_like=True):
     tick: Step | None
     lot: Step | None
+    contract: str
     marks: bytes
     reals: bytes
     levels: bytes
@@ -230,12 +231,13 @@ class FeatureBook:
         """Return everything that later values depend on."""
         used = int(self.marks[:2].max())
         arrays = (self.marks, self.reals, self.levels[:, :used], self.trades, self.cancels, self.pending)
-        return msgspec.msgpack.encode(_Saved(self.tick, self.lot, *(array.tobytes() for array in arrays)))
+        return msgspec.msgpack.encode(_Saved(self.tick, self.lot, str(self.contract or ""), *(array.tobytes() for array in arrays)))
 
     def load(self, state: bytes) -> None:
         """Replace everything by what ``save`` returned."""
         saved = msgspec.msgpack.decode(state, type=_Saved)
         self.tick, self.lot = saved.tick, saved.lot
+        self.contract = Decimal(saved.contract) if saved.contract else None
         self.marks = np.frombuffer(saved.marks, np.int64).copy()
         self.reals = np.frombuffer(saved.reals, np.float64).copy()
         levels = np.frombuffer(saved.levels, np.int64).reshape(4, -1)

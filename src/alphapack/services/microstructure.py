@@ -102,6 +102,14 @@ class Market:
         at, size = self.facts.history_at, len(self.history)
         return self.history[np.arange(max(0, at - size), at) % size]
 
+    def keep(self, history_rows: int, past: Float64Array2D | None = None) -> None:
+        """Make the history's ring ``history_rows`` long and put the newest of ``past`` (by default its own) into it."""
+        if past is None and history_rows == len(self.history):
+            return
+        rows = (self.past() if past is None else past)[-history_rows:]
+        self.history = np.full((history_rows, 1 + len(HISTORY)), np.nan)
+        self.history[np.arange(self.facts.history_at - len(rows), self.facts.history_at) % history_rows] = rows
+
 
 class Microstructure:
     """Owns every book, from the frames' events to the answers of the API."""
@@ -125,9 +133,11 @@ class Microstructure:
     # Inputs
 
     def on_configure(self, settings: CoreSettings) -> None:
-        """Take the settings of the core; what is known of books stays."""
+        """Take the settings of the core. What is known of books stays; what is stated of instruments is for those met from now on."""
         self._wanted = frozenset(settings.symbols)
         self._stated = {one.symbol: one for one in settings.instruments}
+        for market in self._markets.values():
+            market.keep(settings.history_rows)
 
     def on_session(self) -> None:
         """A source began anew: nothing is known of what passed in between, until a difference links up."""
@@ -495,6 +505,5 @@ class Microstructure:
             market.book.load(book)
             if row:
                 market.row[:] = np.frombuffer(row)
-            rows = np.frombuffer(history).reshape(-1, 1 + len(HISTORY))[-len(market.history) :]
-            market.history[np.arange(facts.history_at - len(rows), facts.history_at) % len(market.history)] = rows
+            market.keep(self._ctx.settings.history_rows, np.frombuffer(history).reshape(-1, 1 + len(HISTORY)))
             self._markets[facts.symbol] = market
