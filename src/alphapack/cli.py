@@ -286,6 +286,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(INTERRUPTED, "interrupted")
     except (UsageError, config.SettingsError) as error:
         return _fail(USAGE, str(error))
+    except BrokenPipeError:  # Whoever read our output has enough of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
     except Exception as error:
         code = _code_of(error)
         if code is None:

@@ -6,6 +6,8 @@ them; ``ts_ns`` explains when. ``INPUT_VERSION`` goes with every stored segment;
 
 import msgspec
 
+from alphapack.domain.market import Step
+
 INPUT_VERSION = 1
 
 
@@ -87,6 +89,11 @@ class InstrumentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     lot: str | None = None
     min_notional: float | None = None
     contract_value: float | None = None
+
+    def __post_init__(self) -> None:
+        for step in (self.tick, self.lot):
+            if step is not None:
+                Step.parse(step)  # Raises for one that is none, where the user can still be told.
 
 
 AnyInput = Configure | SessionStart | Frame | Heartbeat | Shed | Conflated | Result

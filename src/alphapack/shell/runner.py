@@ -137,7 +137,12 @@ class Runner:
             yield entry if entry.seq == seq else msgspec.structs.replace(entry, seq=seq)
 
     def _take(self, entry: AnyInput) -> None:
-        records = self.engine.step(entry)
+        try:
+            records = self.engine.step(entry)
+        except BaseException:  # What the engine cannot step is a fault of ours, and the journal must be able to show it.
+            self._stepped.append(Put(entry, ()))
+            self._hand_over()
+            raise
         if type(entry) is Frame:
             self.messages += 1
         if self.committer is not None:

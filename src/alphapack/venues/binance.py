@@ -15,6 +15,7 @@ Quantities are absolute, zero removes a level, removing an absent level is norma
 the seller took. Times are milliseconds, or microseconds where the stream was asked for them: told apart by size.
 """
 
+import re
 from typing import Literal
 
 import msgspec
@@ -28,7 +29,8 @@ NAME_LENGTH_MAX = 40
 MICROSECONDS_FROM = 10**14
 """A time this large cannot be milliseconds (the year 5138) and is no microseconds before 1973."""
 TIME_MAX = 4 * 10**15
-PARTIAL_DEPTHS = ("@depth5", "@depth10", "@depth20")
+_PARTIAL_DEPTH = re.compile(r"@depth(5|10|20)(@|$)")
+"""Streams of the best few levels again and again: no differences, though futures call them depthUpdate."""
 
 
 class _Kline(msgspec.Struct, rename={"open_ms": "t", "close_ms": "T", "interval": "i", "closed": "x"}):
@@ -98,10 +100,12 @@ class BinanceCodec:
             wire = wire.data
             if wire.data is not None:
                 raise FrameError(f"expected one stream wrapper, found one in another in {stream[:40]!r}")
+        if stream and _PARTIAL_DEPTH.search(stream):
+            return (Ignored(self.venue, 0, "partial depth"),)
         read = self._readers.get(wire.kind)
         if read is not None:
             return (read(self, wire),)
-        return (self._unnamed(wire, stream, symbol, payload),)
+        return (self._unnamed(wire, symbol, payload),)
 
     def verdict(self, diff: DepthDiff, last: int, *, first_after_snapshot: bool) -> Verdict:
         """Judge ``diff`` against the last update id of the book by this market's rule (numbers in the module's text)."""
@@ -159,7 +163,7 @@ class BinanceCodec:
 
     _readers = {"depthUpdate": _depth, "trade": _trade, "aggTrade": _trade, "bookTicker": _ticker, "kline": _kline}  # noqa: RUF012
 
-    def _unnamed(self, wire: _Wire, stream: str, symbol: str, payload: bytes) -> AnyWireEvent:
+    def _unnamed(self, wire: _Wire, symbol: str, payload: bytes) -> AnyWireEvent:
         """Read a message without a kind of ours: spot bookTicker, REST snapshot, acknowledgement, another stream."""
         if wire.kind:
             return Ignored(self.venue, nanos(wire.event), wire.kind[:40])
@@ -167,8 +171,6 @@ class BinanceCodec:
             bids, asks = bytes(wire.bids), bytes(wire.asks)
             if not bids or not asks:
                 raise FrameError("expected bids and asks beside lastUpdateId, found some missing")
-            if any(part in stream for part in PARTIAL_DEPTHS):
-                return Ignored(self.venue, 0, "partial depth")
             return DepthSnapshot(self._symbol(wire.symbol or symbol), nanos(wire.event), wire.lastUpdateId, bids, asks)
         if wire.last >= 0 and wire.name:
             return self._ticker(wire)
