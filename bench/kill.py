@@ -47,14 +47,17 @@ RESTART_GOAL_S = 2.0
 class Served:
     """An ``alphapack serve`` in a process of its own; leaving the block ends it, however it went."""
 
-    def __init__(self, captures: Sequence[Path], data: Path, speed: str, *, wrapper: Sequence[str] = (), **environ: str) -> None:
+    def __init__(
+        self, captures: Sequence[Path], data: Path, speed: str, *, named: bool = True, wrapper: Sequence[str] = (), **environ: str
+    ) -> None:
+        """Start it; with ``named`` false the folder is not told, and only the log goes beside it."""
         source = str(Path(alphapack.__file__).parents[1])
         self.log = data.parent / f"{data.name}.log"
         self.started_s = time.perf_counter()
+        command = [*wrapper, sys.executable, "-m", "alphapack", "serve", *(["--data-dir", str(data)] if named else [])]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*wrapper, sys.executable, "-m", "alphapack", "serve", "--capture", *map(str, captures)]
-                + ["--speed", speed, "--data-dir", str(data), "--port", "0"],
+                [*command, "--speed", speed, "--port", "0", "--capture", *map(str, captures)],
                 env={**os.environ, "PYTHONPATH": source, "ALPHAPACK__LOG__JSON": "true", **environ},
                 cwd=data.parent,
                 stdin=subprocess.DEVNULL,

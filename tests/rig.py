@@ -224,6 +224,10 @@ class Live:
         await self.settle()
         return rejected
 
+    def submit(self, entry: AnyInput) -> None:
+        """Step one input of a recording as it is."""
+        self.runner.submit(lambda seq, ts_ns: entry)
+
     async def settle(self) -> None:
         await asyncio.wait_for(self.runner.wait_durable(self.engine.seq), PATIENCE_S)
 

@@ -14,6 +14,16 @@ import msgspec
 import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
+
+import alphapack
+from alphapack import app
+from alphapack.config import Settings
+from alphapack.domain.inputs import AnyInput, Configure, CoreSettings, Frame, Heartbeat, Result, SessionStart, Shed
+from alphapack.engine.engine import Engine
+from alphapack.shell.checkpoints import FileCheckpoints
+from alphapack.shell.journal import FileJournal, read_journal
+from alphapack.shell.ledger import SqliteLedger
+from alphapack.shell.recovery import recover
 from rig import (
     BTC,
     MS,
@@ -32,21 +42,26 @@ from rig import (
     write_capture,
 )
 
-import alphapack
-from alphapack import app
-from alphapack.config import Settings
-from alphapack.domain.inputs import AnyInput, Configure, CoreSettings, Frame, Heartbeat, Result, SessionStart, Shed
-from alphapack.engine.engine import Engine
-from alphapack.shell.checkpoints import FileCheckpoints
-from alphapack.shell.journal import FileJournal, read_journal
-from alphapack.shell.ledger import SqliteLedger
-from alphapack.shell.recovery import recover
-
 UNSHRUNK = (Phase.explicit, Phase.generate)
 """Shrinking steps whole recordings over and over, and a cut is a small example as it is."""
 CAPTURE = "binance-usdm_BTCUSDT_20240808T2354.raw.gz"
 NAMES = ("BTCUSDT", "ETHUSDT")
-ACTIONS = ("frame", "frame", "frame", "frame", "frames", "lose", "garble", "beat", "session", "shed", "result", "configure", "read", "checkpoint")
+ACTIONS = (
+    "frame",
+    "frame",
+    "frame",
+    "frame",
+    "frames",
+    "lose",
+    "garble",
+    "beat",
+    "session",
+    "shed",
+    "result",
+    "configure",
+    "read",
+    "checkpoint",
+)
 JUMPS_NS = (0, 0, 1, 50 * MS, 100 * MS, 250 * MS, 3_500 * MS, 61 * S, -1, -1 * S, -3_600 * S)
 
 
@@ -120,7 +135,9 @@ class Day:
 @settings(max_examples=15)
 @given(st.lists(st.tuples(st.sampled_from(JUMPS_NS), st.sampled_from(ACTIONS)), max_size=60))
 @example([(0, "frames"), (3_600 * S, "beat"), (-7_200 * S, "frames"), (0, "session"), (1, "frames"), (8_000 * S, "frames"), (0, "frames")])
-@example([(10 * MS, "frames"), (10 * MS, "frames"), (0, "lose"), (0, "lose"), (0, "frames"), (-5, "checkpoint"), (0, "frames"), (0, "frames")])
+@example(
+    [(10 * MS, "frames"), (10 * MS, "frames"), (0, "lose"), (0, "lose"), (0, "frames"), (-5, "checkpoint"), (0, "frames"), (0, "frames")]
+)
 def test_a_live_session_on_an_unruly_clock_replays_from_its_journal(actions: list[tuple[int, str]]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -308,7 +325,9 @@ def document(process: subprocess.Popen[bytes]) -> dict[str, object]:
 def test_hash_seed_time_zone_locale_and_threads_change_nothing(data: Path, tmp_path: Path) -> None:
     path = head(data / "captures" / CAPTURE, 3_000, tmp_path)
     processes = [
-        replayed_elsewhere(path, PYTHONHASHSEED="1", TZ="Pacific/Chatham", LC_ALL="tr_TR.UTF-8", NUMBA_NUM_THREADS="1", OMP_NUM_THREADS="1"),
+        replayed_elsewhere(
+            path, PYTHONHASHSEED="1", TZ="Pacific/Chatham", LC_ALL="tr_TR.UTF-8", NUMBA_NUM_THREADS="1", OMP_NUM_THREADS="1"
+        ),
         replayed_elsewhere(path, PYTHONHASHSEED="4242", TZ="America/St_Johns", LC_ALL="C", NUMBA_NUM_THREADS="2", OMP_NUM_THREADS="2"),
     ]
     one, other = [document(process) for process in processes]

@@ -57,7 +57,7 @@ def test_two_readers_of_one_stream_share_its_counter() -> None:
 
 def test_draws_are_uniform_in_the_half_open_unit_interval() -> None:
     values = sorted(islice(Draws(7).uniforms("router"), 20_000))
-    assert 0.0 <= values[0] and values[-1] < 1.0
+    assert values[0] >= 0.0 and values[-1] < 1.0
     distance = max(max(abs(value - i / 20_000), abs(value - (i + 1) / 20_000)) for i, value in enumerate(values))
     assert distance < 1.63 / 20_000**0.5, "Kolmogorov-Smirnov at 1 %, for a stream that is always the same"
 

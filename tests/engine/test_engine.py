@@ -2,7 +2,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from rig import BTC, MS, START_NS, VENUE, S, market_lines, recorded, spoil, stepped, write_capture
 
 from alphapack import app
 from alphapack.domain.events import FrameRejected, IntakeOverloaded, SessionStarted, WorkRequested
@@ -20,6 +19,7 @@ from alphapack.domain.inputs import (
 )
 from alphapack.domain.market import BookState
 from alphapack.engine.engine import Engine
+from rig import BTC, MS, START_NS, VENUE, S, market_lines, recorded, spoil, stepped, write_capture
 
 SETTINGS = CoreSettings()
 
@@ -140,7 +140,8 @@ def test_garbage_cannot_flood_the_records_of_its_venue_and_is_counted() -> None:
     for i in range(250):
         told += engine.step(Frame(engine.seq + 1, START_NS + i * 10 * MS, VENUE, "", b"%d" % i))
         assert engine.rejection is not None
-    assert [(record.frames, record.venue) for record in told if isinstance(record, FrameRejected)] == [(1, VENUE), (100, VENUE), (100, VENUE)]
+    rejections = [record for record in told if isinstance(record, FrameRejected)]
+    assert [(record.frames, record.venue) for record in rejections] == [(1, VENUE), (100, VENUE), (100, VENUE)]
     assert len(told) == 3
 
 
@@ -163,7 +164,11 @@ def test_losses_of_the_intake_are_told() -> None:
 def test_a_request_is_a_record_and_its_result_reaches_the_handler_of_that_work() -> None:
     engine = started()
     diary = Diary(engine)
-    engine.register(timer=("ask", lambda body: None if engine.request("double", body.encode()) else None))
+
+    def ask(body: str) -> None:
+        engine.request("double", body.encode())
+
+    engine.register(timer=("ask", ask))
     engine.after(10, "ask", "21")
     engine.after(20, "ask", "22")
     assert engine.step(Heartbeat(2, START_NS + 20)) == [WorkRequested(1, "double", b"21"), WorkRequested(2, "double", b"22")]

@@ -154,8 +154,8 @@ OPERATIONS = st.one_of(
 )
 
 
-@settings(max_examples=60)
-@given(st.lists(OPERATIONS, min_size=5, max_size=25), st.sampled_from([0, 1, 85_333, 99_999_999]))
+@settings(max_examples=40)
+@given(st.lists(OPERATIONS, min_size=5, max_size=20), st.sampled_from([0, 1, 85_333, 99_999_999]))
 def test_microstructure_features_are_sums_over_the_window_and_nothing_else(operations: list[Any], offset_ns: int) -> None:
     ts_ns = START_NS // (100 * MS) * (100 * MS) + offset_ns
     one, naive = opened(BIDS, ASKS, ts_ns), Naive(BIDS, ASKS, ts_ns)
@@ -210,6 +210,12 @@ def test_a_trade_explains_one_fall_of_its_own_level_and_only_for_250_ms() -> Non
 
     assert (rate(0), rate(249), rate(250)) == (0.0, 0.0, 1.0)
     assert (rate(10, price=999), rate(10, fall=4), rate(10, fall=1)) == (1.0, 0.5, 0.0)
+
+    one = opened(BIDS, ASKS, START_NS - 10 * SECOND)
+    one.trade(START_NS, b'"100.0"', b'"0.002"', buyer_is_taker=False)
+    one.diff(START_NS, levels([(1_000, 3)]), b"[]")
+    one.diff(START_NS, levels([(1_000, 1)]), b"[]")
+    assert features(one, START_NS)["cancel_rate"] == 0.5, "the trade was used up by the first fall"
 
 
 # Compiled and interpreted.

@@ -57,7 +57,15 @@ def stream(seed: int, events: int, decimals: int = 1) -> list[Event]:
     for _ in range(events):
         wait_ns = draw.choice([0, 7, 60, 130, 251, 1_300]) * MS
         if draw.random() < 0.4:
-            found.append(("trade", wait_ns, b'"%b"' % number(98, 102).encode(), b'"%b"' % f"0.{draw.randint(1, 999):03d}".encode(), draw.random() < 0.5))
+            found.append(
+                (
+                    "trade",
+                    wait_ns,
+                    b'"%b"' % number(98, 102).encode(),
+                    b'"%b"' % f"0.{draw.randint(1, 999):03d}".encode(),
+                    draw.random() < 0.5,
+                )
+            )
             continue
         sides = []
         for low, high in ((90, 99), (101, 110)):
@@ -194,7 +202,12 @@ def test_a_book_of_any_number_of_levels_is_held() -> None:
 
 
 @settings(max_examples=150)
-@given(st.integers(1, 10**7), st.integers(1, 10**6), st.sampled_from([10.0, 100.0, 0.1, 0.5]), st.sampled_from([Step(1, 2), Step(5, 1), Step(1, 0)]))
+@given(
+    st.integers(1, 10**7),
+    st.integers(1, 10**6),
+    st.sampled_from([10.0, 100.0, 0.1, 0.5]),
+    st.sampled_from([Step(1, 2), Step(5, 1), Step(1, 0)]),
+)
 def test_inverse_volume_is_rounded_half_to_even_once(ticks: int, lots: int, contract: float, tick: Step) -> None:
     book = opened(tick, Step(1, 0), contract)
     price = Decimal(ticks * tick.units).scaleb(-tick.decimals)
@@ -221,9 +234,10 @@ def test_a_tie_goes_to_the_even_neighbour() -> None:
 # Hostile numbers
 
 NUMBERS = [
-    '"1e308"', '"1e999999999"', "1e999999999", '"nan"', '"inf"', '"-1"', "-1", '"0x10"', '"' + "1" * 40 + '"', '"' + "1" * 30 + '"', '"' + "1" * 20 + '"',
-    '"1e18"', '"1e17"', '"1e-5"', '"1e-18"', '"1e-19"', "1.5", "100", '" 100"', '"100 "', '"0"', '""', "null", "true", '"100.000000000000000001"',
-    '"99999999999999999999999999999999"', '"92233720368547758080"', '"9999999999999999999"', '"4503599627370496"', '"4503599627370497"', '"0.00000000001"', '"1.8446744073709551616"',
+    '"1e308"', '"1e999999999"', "1e999999999", '"nan"', '"inf"', '"-1"', "-1", '"0x10"', '"1e18"', '"1e17"', '"1e-5"', '"1e-18"', '"1e-19"',
+    *(f'"{"1" * digits}"' for digits in (20, 30, 40)), "1.5", "100", '" 100"', '"100 "', '"0"', '""', "null", "true", '"0.00000000001"',
+    '"100.000000000000000001"', '"1.8446744073709551616"', '"4503599627370496"', '"4503599627370497"', '"9999999999999999999"',
+    '"92233720368547758080"', '"99999999999999999999999999999999"',
 ]  # fmt: skip
 
 
@@ -277,7 +291,10 @@ def test_microstructure_features_survive_hostile_numbers(number: str, contract: 
         assert book.side("bids", 9) == [(100.0, 2.0), (99.5, 0.5)], what
 
 
-@pytest.mark.parametrize("first", ['["60000","1"],["0.000000000000000001","1"]', '["123456789012345678901234567890","1"]', '["1","123456789012345678901234567890"]'])
+@pytest.mark.parametrize(
+    "first",
+    ['["60000","1"],["0.000000000000000001","1"]', '["123456789012345678901234567890","1"]', '["1","123456789012345678901234567890"]'],
+)
 def test_a_first_snapshot_that_fits_no_grid_is_refused_and_forgotten(first: str) -> None:
     book = FeatureBook(None, None, None)
     with pytest.raises(FrameError):

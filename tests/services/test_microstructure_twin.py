@@ -4,11 +4,11 @@ import math
 from pathlib import Path
 
 import pytest
-from reference import twin_of, twin_rows
 
 import alphapack as ap
 from alphapack.domain.market import BookState
 from alphapack.models.book import FEATURES
+from reference import twin_of, twin_rows
 
 ROUNDING = {"micro_vol": 2e-14, "obi": 1e-15}
 """Absolute room where a difference of near numbers cancels: each 100 ms change is one of logarithms near 11, whose last bit

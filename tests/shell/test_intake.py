@@ -4,12 +4,12 @@ from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rig import BTC, START_NS, VENUE, FakeClock, FakeMarket, Live
 
 from alphapack import app
 from alphapack.domain.events import IntakeOverloaded
 from alphapack.domain.inputs import Configure, Conflated, CoreSettings, Frame, Heartbeat, Shed
 from alphapack.shell.intake import Intake
+from rig import BTC, START_NS, VENUE, FakeClock, FakeMarket, Live
 
 CODECS = app.build().codecs
 ETH = BTC.replace("BTC", "ETH")
@@ -78,7 +78,15 @@ def test_a_ticker_that_was_handed_out_is_not_given_up_again() -> None:
 
 def test_too_many_frames_shed_the_symbol_that_has_most_of_them() -> None:
     intake = made(frames_max=6)
-    offer(intake, trade("ETHUSDT", 1), trade("BTCUSDT", 1), trade("BTCUSDT", 2), trade("ETHUSDT", 2), trade("BTCUSDT", 3), ticker("BTCUSDT", 4))
+    offer(
+        intake,
+        trade("ETHUSDT", 1),
+        trade("BTCUSDT", 1),
+        trade("BTCUSDT", 2),
+        trade("ETHUSDT", 2),
+        trade("BTCUSDT", 3),
+        ticker("BTCUSDT", 4),
+    )
     assert intake.losses() == [] and intake.frames == 6
     offer(intake, trade("ETHUSDT", 3))
     assert intake.losses() == [("shed", BTC, 4)]
@@ -106,7 +114,9 @@ OFFERS = st.lists(
 
 @settings(max_examples=200)
 @given(OFFERS, st.integers(1, 12), st.integers(0, 12))
-def test_every_frame_is_handed_out_or_told_as_lost_and_never_too_many_wait(actions: list[object], frames_max: int, conflate_from: int) -> None:
+def test_every_frame_is_handed_out_or_told_as_lost_and_never_too_many_wait(
+    actions: list[object], frames_max: int, conflate_from: int
+) -> None:
     intake = made(frames_max=frames_max, conflate_from=conflate_from)
     offered: Counter[str] = Counter()
     ended: Counter[str] = Counter()

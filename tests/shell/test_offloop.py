@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from rig import MS, PATIENCE_S, START_NS, FakeClock, Live, market_lines, recorded, stepped, until, write_capture
 
 from alphapack import app
 from alphapack.config import Settings
@@ -13,6 +12,7 @@ from alphapack.domain.inputs import AnyInput, Configure, CoreSettings, Heartbeat
 from alphapack.engine.engine import Engine
 from alphapack.shell.journal import read_journal
 from alphapack.shell.offloop import REASON_BYTES_MAX, Work, Worker, done, steps
+from rig import MS, PATIENCE_S, START_NS, FakeClock, Live, market_lines, recorded, stepped, until, write_capture
 
 DELAY_NS = 50 * MS
 ASKED_NS = START_NS + 10 * MS
@@ -96,7 +96,9 @@ def test_an_answer_may_lead_to_the_next_request() -> None:
     engine = curious((b"1",))
     engine.register(result=("double", lambda result: None if result.request_id > 3 else _ask(engine, result.body)))
     entries = [entry for entry, _ in steps(engine, beats(30), {"double": doubled}, DELAY_NS)]
-    assert [(one.ts_ns - START_NS, one.body) for one in answers(entries)] == [(t * MS, b) for t, b in ((60, b"2"), (110, b"4"), (160, b"8"), (210, b"16"))]
+    assert [(one.ts_ns - START_NS, one.body) for one in answers(entries)] == [
+        (t * MS, b) for t, b in ((60, b"2"), (110, b"4"), (160, b"8"), (210, b"16"))
+    ]
 
 
 def _ask(engine: Engine, body: bytes) -> None:

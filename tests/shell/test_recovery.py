@@ -7,7 +7,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from rig import Live, market_lines, recorded, rows_of, spoil, stepped, until, write_capture
 
 from alphapack import app
 from alphapack.config import Settings
@@ -20,6 +19,7 @@ from alphapack.shell.checkpoints import FileCheckpoints
 from alphapack.shell.journal import FileJournal
 from alphapack.shell.ledger import LedgerMismatch, SqliteLedger
 from alphapack.shell.recovery import RecoveryError, ledger_rows, recover
+from rig import Live, market_lines, recorded, rows_of, spoil, stepped, until, write_capture
 
 COUNT = 600
 
@@ -138,7 +138,7 @@ def test_a_row_that_is_not_what_the_inputs_cause_refuses_to_start(
         path.unlink()
     place = at % len(whole[1])
     state.rewrite_ledger(forgery(whole[1], place))  # type: ignore[operator]
-    with pytest.raises(LedgerMismatch, match="expected .* as the replay computes it"):
+    with pytest.raises(LedgerMismatch, match=r"expected .* as the replay computes it"):
         state.recover()
 
 
@@ -226,12 +226,12 @@ def holed(entries: list[AnyInput], tmp_path: Path, monkeypatch: pytest.MonkeyPat
             with monkeypatch.context() as patch:
                 patch.setattr(journal_module, "sync_file", _refuse)
                 for entry in entries[200:400]:
-                    host.runner._take(entry)
+                    host.submit(entry)
                 await until(lambda: host.committer is not None and host.committer.state == "degraded")
                 assert host.runner.health().status == "degraded"
             await until(lambda: host.committer is not None and host.committer.state == "ok")
             for entry in entries[400:500]:
-                host.runner._take(entry)
+                host.submit(entry)
             await host.settle()
             return host
 
@@ -258,7 +258,7 @@ def test_a_hole_that_no_checkpoint_covers_refuses_to_start(holed: tuple[State, L
     state, _ = holed
     state.checkpoints[-1].unlink()
     assert int(state.checkpoints[-1].stem) == 200
-    with pytest.raises(RecoveryError, match="200|201"):
+    with pytest.raises(RecoveryError, match=r"200|201"):
         state.recover()
 
 

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from rig import BTC, MS, START_NS, VENUE, FakeClock, FakeMarket, Live, S, market_lines, recorded, spoil, stepped, until, write_capture
 
 from alphapack import app
 from alphapack.domain.inputs import AnyInput, Configure, CoreSettings, Frame, Heartbeat, SessionStart
@@ -17,6 +16,7 @@ from alphapack.shell import runner as runner_module
 from alphapack.shell.clock import SystemClock
 from alphapack.shell.journal import read_journal
 from alphapack.shell.runner import Runner
+from rig import BTC, MS, START_NS, VENUE, FakeClock, FakeMarket, Live, S, market_lines, recorded, spoil, stepped, until, write_capture
 
 
 def run(main: Callable[[], object]) -> None:
@@ -107,7 +107,9 @@ def test_playing_lets_other_tasks_run(tmp_path: Path, entries: list[AnyInput], m
     run(live)
 
 
-def test_going_on_where_a_recording_was_left_lets_other_tasks_run(tmp_path: Path, entries: list[AnyInput], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_going_on_where_a_recording_was_left_lets_other_tasks_run(
+    tmp_path: Path, entries: list[AnyInput], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What was played already must be read again to be passed over; that may take long, and is no reason to be deaf."""
     monkeypatch.setattr(runner_module, "SLICE_S", 0.0)
 
@@ -138,7 +140,9 @@ class World:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s = 1_000.0
         self.slept: list[float] = []
-        monkeypatch.setattr(runner_module, "time", SimpleNamespace(perf_counter=lambda: self.now_s, monotonic_ns=lambda: int(self.now_s * S)))
+        monkeypatch.setattr(
+            runner_module, "time", SimpleNamespace(perf_counter=lambda: self.now_s, monotonic_ns=lambda: int(self.now_s * S))
+        )
         monkeypatch.setattr(
             runner_module,
             "asyncio",
@@ -201,7 +205,9 @@ def test_as_fast_as_it_goes_waits_for_nothing(tmp_path: Path, entries: list[AnyI
     run(live)
 
 
-def test_a_recording_is_held_back_while_much_waits_for_the_disk(tmp_path: Path, entries: list[AnyInput], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recording_is_held_back_while_much_waits_for_the_disk(
+    tmp_path: Path, entries: list[AnyInput], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(runner_module, "SLICE_S", 0.0)
     monkeypatch.setattr(runner_module, "BACKLOG_MAX", 20)
     backlogs: list[int] = []
@@ -221,7 +227,9 @@ def test_a_recording_is_held_back_while_much_waits_for_the_disk(tmp_path: Path, 
     assert max(backlogs) <= 22
 
 
-def test_the_market_goes_on_while_nothing_can_be_journaled(tmp_path: Path, entries: list[AnyInput], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_market_goes_on_while_nothing_can_be_journaled(
+    tmp_path: Path, entries: list[AnyInput], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(runner_module, "SLICE_S", 0.0)
     monkeypatch.setattr(runner_module, "BACKLOG_MAX", 20)
     monkeypatch.setattr(journal_module, "sync_file", _refuse)
@@ -271,7 +279,7 @@ def test_a_recording_that_was_left_and_taken_up_again_ends_as_if_it_had_not_been
     for stop in stops:
         asyncio.run(live(stop))
     host = asyncio.run(live(None))
-    whole, records = stepped(entries)
+    whole, _ = stepped(entries)
     assert host.runner.ended
     assert host.engine.hexdigest() == whole.hexdigest() == replayed(tmp_path / "state")
     assert host.engine.source_inputs == whole.source_inputs
@@ -337,7 +345,7 @@ def test_a_disk_that_refuses_degrades_and_a_checkpoint_leads_back(
             with monkeypatch.context() as patch:
                 patch.setattr(journal_module, "sync_file", _refuse)
                 for entry in entries[100:200]:
-                    runner._take(entry)
+                    host.submit(entry)
                 await until(lambda: runner.health().status == "degraded")
                 health = runner.health()
                 assert "not journaled" in str(health.detail) and "No space left on device" in str(health.ledger.detail)
@@ -345,12 +353,12 @@ def test_a_disk_that_refuses_degrades_and_a_checkpoint_leads_back(
                 assert runner.sequence()[0] == 200 and 100 <= runner.sequence()[1] < 200
                 assert runner.counters()["ledger_ok"] == 0.0 and runner.counters()["journal_backlog"] > 0
                 for entry in entries[200:300]:
-                    runner._take(entry)
+                    host.submit(entry)
                 assert runner.sequence()[0] == 300, "the market goes on"
             await until(lambda: runner.health().ledger.ok)
             assert runner.sequence() == (300, 300) and host.checkpoints.seqs()[-1] == 300
             for entry in entries[300:]:
-                runner._take(entry)
+                host.submit(entry)
             await host.settle()
             assert host.reasons != [] and len(host.reasons) == 1
             return host.engine.hexdigest()
@@ -394,7 +402,7 @@ def test_checkpoints_come_by_inputs_and_by_time(tmp_path: Path, entries: list[An
         async with Live(tmp_path / "time", checkpoint_s=1.0) as host:
             for entry in entries[:30]:
                 world.now_ns += S // 10
-                host.runner._take(entry)
+                host.submit(entry)
         return host.checkpoints.seqs()
 
     assert asyncio.run(by_inputs()) == list(range(200, len(entries) + 1, 200))

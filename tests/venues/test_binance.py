@@ -75,7 +75,7 @@ def test_the_venues_own_samples_are_read(samples: list[dict[str, Any]]) -> None:
     for name, event in found.items():
         assert type(event) is kinds.get(name, Candle if "kline" in name else Ignored), name
     assert found["depth_update_stream"] == DepthDiff(
-        "binance-usdm:BTCUSDT", 123456789 * 10**6, 157, 160, 149, b'[["0.0024", "10"]]', b'[["0.0026", "100"]]'
+        "binance-usdm:BTCUSDT", 123456789 * 10**6, 157, 160, 149, b'[["0.0024","10"]]', b'[["0.0026","100"]]'
     )
     assert found["kline_stream_closed"].closed
     assert not found["kline_stream_open"].closed
@@ -94,7 +94,10 @@ def test_unknown_keys_change_nothing(kind: str) -> None:
     assert read({**more, **MESSAGES[kind], **more}, symbol="BTCUSDT") == read(MESSAGES[kind], symbol="BTCUSDT")
 
 
-@pytest.mark.parametrize(("time", "wanted"), [(0, 0), (E_MS, E_MS * 10**6), (E_MS * 1_000 + 7, (E_MS * 1_000 + 7) * 1_000), (10**14 - 1, (10**14 - 1) * 10**6), (10**14, 10**17)])
+@pytest.mark.parametrize(
+    ("time", "wanted"),
+    [(0, 0), (E_MS, E_MS * 10**6), (E_MS * 1_000 + 7, (E_MS * 1_000 + 7) * 1_000), (10**14 - 1, (10**14 - 1) * 10**6), (10**14, 10**17)],
+)
 def test_milli_and_microseconds_are_told_apart_by_size(time: int, wanted: int) -> None:
     assert nanos(time) == wanted
     assert read({**DIFF, "E": time}).venue_ns == wanted
@@ -138,9 +141,9 @@ def test_a_diff_depth_stream_of_any_pace_is_one(pace: str) -> None:
         {"code": 2, "msg": "Invalid request: unknown variant"},
         {"e": "serverShutdown", "E": E_MS},
         wrapped({"e": "serverShutdown", "E": E_MS}, "!serverShutdown"),
-        {"e": "markPriceUpdate", "E": E_MS, "s": "BTCUSDT", "p": "11794.15", "i": "11784.6", "P": "11784.2", "r": "0.0003", "T": 1562306400000},
-        {"e": "24hrTicker", "E": E_MS, "s": "BTCUSDT", "p": "-1.4", "o": "1", "h": "2", "l": "16456.51", "v": "3", "q": "4", "O": 1, "C": 2, "F": 3, "L": 4, "n": 5},
-        {"e": "24hrMiniTicker", "E": E_MS, "s": "BTCUSDT", "c": "0.0025", "o": "0.0010", "h": "0.0025", "l": "0.0010", "v": "10000", "q": "18"},
+        {"e": "markPriceUpdate", "E": E_MS, "s": "BTCUSDT", "p": "11794.15", "i": "11784.6", "P": "11784.2", "r": "0.0003", "T": E_MS},
+        {"e": "24hrTicker", "E": E_MS, "s": "BTCUSDT", "p": "-1.4", "o": "1", "h": "2", "l": "16456.51", "v": "3", "q": "4", "F": 3},
+        {"e": "24hrMiniTicker", "E": E_MS, "s": "BTCUSDT", "c": "0.0025", "o": "0.0010", "h": "0.0025", "l": "0.0010", "v": "10"},
         {"e": "forceOrder", "E": E_MS, "o": {"s": "BTCUSDT", "S": "SELL", "l": "0.014", "T": E_MS}},
         {"e": "compositeIndex", "E": E_MS, "s": "DEFIUSDT", "p": "554.41", "C": "baseAsset", "c": [{"b": "BAL", "q": "USDT", "w": "1"}]},
     ],
@@ -167,7 +170,7 @@ def test_what_says_nothing_about_the_book_is_passed_over(message: dict[str, obje
 def test_a_message_without_a_field_that_it_needs_is_refused(kind: str, key: str) -> None:
     short = {name: value for name, value in MESSAGES[kind].items() if name != key}
     for message in (short, wrapped(short)):
-        with pytest.raises(FrameError, match="^expected .*found"):
+        with pytest.raises(FrameError, match=r"^expected .*found"):
             read(message, symbol="BTCUSDT")
 
 
@@ -182,22 +185,25 @@ def test_messages_of_another_venue_are_refused(samples: list[dict[str, Any]], ve
     assert len(messages) >= 2
     for message in messages:
         for market in MARKETS:
-            with pytest.raises(FrameError, match="^expected "):
+            with pytest.raises(FrameError, match=r"^expected "):
                 read(message, market)
 
 
 @pytest.mark.parametrize(
     "payload",
     [
-        b"", b" ", b"null", b"0", b'""', b"[]", b"{}", b"pong", b"{", b'{"e":', b"\xff\xfe", b"\x00" * 40, b"\xef\xbb\xbf{}", b'{"e":"trade"}}',
-        b"[" * 5_000, b'{"data":' * 5_000, b'{"a":' * 5_000, b'{"unknown":' + b"[" * 5_000, b'{"stream":"x","data":' * 5_000 + b"1" + b"}" * 5_000,
-        pack(wrapped(wrapped(DIFF))), pack(wrapped(wrapped(wrapped(SNAPSHOT)))), pack({"data": None}), pack({"data": []}),
-        pack(DIFF).replace(b"BTCUSDT", b"\xff\xfe"), pack(DIFF).replace(b"BTCUSDT", b"\\ud800"), pack(DIFF).replace(b"157", b"1" * 5_000),
-        pack({**DIFF, "s": ""}), pack({**DIFF, "s": "B" * 41}), pack({**DIFF, "s": "A:B"}), pack({**DIFF, "s": "A B"}), pack({**DIFF, "s": "A/../B"}),
-        pack({**DIFF, "s": "A\n"}), pack({**DIFF, "s": "\u202e"}), pack({**DIFF, "s": 5}), pack({**DIFF, "E": "1"}), pack({**DIFF, "E": 1.5}), pack({**DIFF, "E": None}),
-        pack({**DIFF, "U": -1}), pack({**DIFF, "U": 161}), pack({**DIFF, "u": "160"}), pack({**DIFF, "u": 160.5}), pack({**DIFF, "pu": "149"}),
-        pack({**TRADE, "m": "true"}), pack({**TRADE, "m": None}), pack({**TRADE, "t": -5}), pack({**AGGREGATE, "f": 106}), pack({**CANDLE, "k": {}}),
-        pack({**CANDLE, "k": []}), pack({**SNAPSHOT, "lastUpdateId": -1}), pack({**SNAPSHOT, "lastUpdateId": "160"}), pack({"e": 5}), pack({"code": "60012", "msg": "x"}),
+        b"", b" ", b"null", b"0", b'""', b"[]", b"{}", b"pong", b"{", b'{"e":', b"\xff\xfe", b"\x00" * 40, b"\xef\xbb\xbf{}",
+        b'{"e":"trade"}}',
+        b"[" * 5_000, b'{"data":' * 5_000, b'{"a":' * 5_000, b'{"unknown":' + b"[" * 5_000,
+        b'{"stream":"x","data":' * 5_000 + b"1" + b"}" * 5_000, pack(wrapped(wrapped(DIFF))), pack(wrapped(wrapped(wrapped(SNAPSHOT)))),
+        pack({"data": None}), pack({"data": []}), pack({"e": 5}), pack({"code": "60012", "msg": "x"}),
+        *(pack(DIFF).replace(*one) for one in ((b"BTCUSDT", b"\xff\xfe"), (b"BTCUSDT", b"\\ud800"), (b"157", b"1" * 5_000))),
+        *(pack({**DIFF, "s": name}) for name in ("", "B" * 41, "A:B", "A B", "A/../B", "A\n", "\u202e", 5)),
+        *(pack({**DIFF, "E": time}) for time in ("1", 1.5, None)),
+        *(pack({**DIFF, "u": last}) for last in ("160", 160.5, 156, -1)), pack({**DIFF, "U": -1}), pack({**DIFF, "pu": "149"}),
+        *(pack({**TRADE, "m": maker}) for maker in ("true", None, 1)), pack({**TRADE, "t": -5}), pack({**AGGREGATE, "f": 106}),
+        pack({**CANDLE, "k": {}}), pack({**CANDLE, "k": []}),
+        pack({**SNAPSHOT, "lastUpdateId": -1}), pack({**SNAPSHOT, "lastUpdateId": "160"}),
     ],
     ids=lambda payload: repr(payload[:40]),
 )  # fmt: skip
@@ -211,9 +217,13 @@ def test_malformed_frames_are_refused_in_one_short_line(payload: bytes) -> None:
 
 @pytest.mark.parametrize("number", [2**64, 10**26])
 @pytest.mark.parametrize(
-    ("message", "key"), [(DIFF, "u"), (TRADE, "t"), (AGGREGATE, "l"), (TICKER, "u"), (SNAPSHOT, "lastUpdateId")], ids=["depth", "trade", "aggTrade", "bookTicker", "snapshot"]
+    ("message", "key"),
+    [(DIFF, "u"), (TRADE, "t"), (AGGREGATE, "l"), (TICKER, "u"), (SNAPSHOT, "lastUpdateId")],
+    ids=["depth", "trade", "aggTrade", "bookTicker", "snapshot"],
 )
-def test_an_id_of_more_than_64_bits_is_refused_because_no_checkpoint_could_hold_it(message: dict[str, object], key: str, number: int) -> None:
+def test_an_id_of_more_than_64_bits_is_refused_because_no_checkpoint_could_hold_it(
+    message: dict[str, object], key: str, number: int
+) -> None:
     with pytest.raises(FrameError):
         read({**message, key: number}, symbol="BTCUSDT")
 

@@ -22,6 +22,8 @@ LARGEST = 1 << 52
 QUOTE, COMMA, DOT, ZERO, NINE, OPEN, CLOSE = 34, 44, 46, 48, 57, 91, 93
 DIGITS_MAX = 18
 """Decimal digits that always fit an int64."""
+MANTISSA_MAX = 10 ** (DIGITS_MAX - 1)
+"""From here on a mantissa takes no further digit. Looked at before it grows: an int64 wraps silently."""
 
 
 @njit
@@ -40,12 +42,10 @@ def multiple(raw: bytes, start: int, units: int, decimals: int) -> tuple[int, in
     i += 1
     first = i
     mantissa = 0
-    digits = 0
     while i < end and ZERO <= raw[i] <= NINE:
-        mantissa = mantissa * 10 + (raw[i] - ZERO)
-        digits += 1 if mantissa > 0 else 0
-        if digits > DIGITS_MAX:
+        if mantissa >= MANTISSA_MAX:
             return TOO_LARGE, start
+        mantissa = mantissa * 10 + (raw[i] - ZERO)
         i += 1
     if i == first:
         return UNFAMILIAR, start
@@ -57,10 +57,9 @@ def multiple(raw: bytes, start: int, units: int, decimals: int) -> tuple[int, in
             digit = raw[i] - ZERO
             i += 1
             if scale < decimals:
-                mantissa = mantissa * 10 + digit
-                digits += 1 if mantissa > 0 else 0
-                if digits > DIGITS_MAX:
+                if mantissa >= MANTISSA_MAX:
                     return TOO_LARGE, start
+                mantissa = mantissa * 10 + digit
                 scale += 1
             elif digit != 0:
                 return OFF_GRID, start
@@ -69,10 +68,9 @@ def multiple(raw: bytes, start: int, units: int, decimals: int) -> tuple[int, in
     if i >= end or raw[i] != QUOTE:
         return UNFAMILIAR, start
     while scale < decimals:
-        mantissa *= 10
-        digits += 1 if mantissa > 0 else 0
-        if digits > DIGITS_MAX:
+        if mantissa >= MANTISSA_MAX:
             return TOO_LARGE, start
+        mantissa *= 10
         scale += 1
     if mantissa % units != 0:
         return OFF_GRID, start

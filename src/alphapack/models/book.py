@@ -91,17 +91,25 @@ class FeatureBook:
         by_price = 1 if self.tick is None or tick is None else tick_ratio(self.tick, tick)
         by_lot = 1 if self.lot is None or lot is None else tick_ratio(self.lot, lot)
         marks, n, m = self.marks, int(self.marks[flow.BIDS]), int(self.marks[flow.ASKS])
-        largest = max(int(np.abs(self.levels[(0, 2), :]).max()) * by_price, int(self.levels[(1, 3), :].max()) * by_lot)
-        largest = max(largest, int(marks[flow.TRADE_30S + 1 : flow.TRADE_30S + 3].max()) * by_lot)
-        if max(largest, int(marks[flow.CANCEL_SUMS]) * by_lot) > flow.SUM_MAX or max(by_price, by_lot) > wire.LARGEST:
+        waiting = np.arange(marks[flow.PENDING_TAIL], marks[flow.PENDING_HEAD]) & (len(self.pending) - 1)
+        keys = largest(self.levels[0, :n], self.levels[2, :m], self.pending[waiting, 1]) * by_price
+        lots = largest(self.levels[1, :n], self.levels[3, :m], self.pending[waiting, 2]) * by_lot
+        sums = int(marks[flow.CANCEL_SUMS]) * by_lot
+        if self.contract is None:
+            sums = max(sums, int(marks[flow.TRADE_30S + 1 : flow.TRADE_30S + 3].max()) * by_lot)
+        if max(keys, lots, by_price, by_lot) > wire.LARGEST or sums > flow.SUM_MAX:
             raise FrameError(f"expected prices and quantities on one grid, found steps {tick} and {lot} far below those before")
+        for numbers, step in ((prices, tick), (quantities, lot)):  # Refused before anything is changed.
+            for number in numbers:
+                if step is not None:
+                    steps.multiple(number, step)
         self.levels[0, :n] *= by_price
         self.levels[2, :m] *= by_price
         self.levels[1, :n] *= by_lot
         self.levels[3, :m] *= by_lot
         marks[flow.MID_TICKS] *= by_price
-        self.pending[:, 1] *= by_price
-        self.pending[:, 2] *= by_lot
+        self.pending[waiting, 1] *= by_price
+        self.pending[waiting, 2] *= by_lot
         self.cancels[:, 1:3] *= by_lot
         marks[flow.CANCEL_SUMS : flow.CANCEL_SUMS + 2] *= by_lot
         if self.contract is None:
@@ -117,22 +125,32 @@ class FeatureBook:
         """Drop all levels."""
         self.marks[flow.BIDS] = self.marks[flow.ASKS] = 0
 
+    def forget(self) -> None:
+        """Empty the windows of trades and cancels: those of a book that is not LIVE have no say in what it takes."""
+        self.marks[flow.TRADE_HEAD : flow.MARKS] = 0
+
     def start(self, ts_ns: int) -> None:
         """Begin every window anew: the book is LIVE from ``ts_ns`` on."""
         marks = self.marks
         marks[flow.LIVE_SINCE] = ts_ns
         marks[flow.GRID_AT] = (ts_ns - 1) // flow.GRID_NS
         marks[flow.GRID_HAS] = marks[flow.MID_HAS] = 0
-        marks[flow.TRADE_HEAD : flow.MARKS] = 0
+        self.forget()
         self.reals[flow.CHANGES :] = 0.0
         flow.observe_mid(marks, self.reals, self.levels)
 
     def snapshot(self, bids: bytes, asks: bytes) -> None:
         """Replace the whole book. Raises ``FrameError`` or ``CrossedBook``, and the book is empty then."""
         self.clear()
+        self.forget()
         sides = steps.pairs(bids), steps.pairs(asks)
         every = sides[0] + sides[1]
-        self.refine([price for price, _ in every], [quantity for _, quantity in every])
+        prices, quantities = [price for price, _ in every], [quantity for _, quantity in every]
+        try:
+            self.refine(prices, quantities)
+        except FrameError:  # The steps learnt so far may be what is wrong, and nothing is counted in them now.
+            self.tick = self.lot = None
+            self.refine(prices, quantities)
         for row, side, sign in ((0, sides[0], 1), (2, sides[1], -1)):
             held = {sign * self._ticks(price): self._lots(quantity) for price, quantity in side}
             kept = sorted((key, lots) for key, lots in held.items() if lots)
@@ -147,7 +165,7 @@ class FeatureBook:
 
     def diff(self, ts_ns: int, bids: bytes, asks: bytes) -> None:
         """Apply absolute quantities at changed prices. A ``FrameError`` changes nothing; after a ``CrossedBook`` all is void."""
-        counts = flow.parse(bids, asks, self.marks, self.scratch)
+        counts = flow.parse(bids, asks, self.marks, self.scratch) if self.tick and self.lot else wire.UNFAMILIAR
         if counts < 0:
             counts = self._parse_slowly(bids, asks)
         while True:
@@ -171,6 +189,8 @@ class FeatureBook:
         volume = lots if self.contract is None else self._base_volume(ticks, lots)
         if volume == 0:
             return
+        if volume > flow.SUM_MAX:
+            raise FrameError(f"expected a credible traded volume, found quantity {quantity!r} at price {price!r}")
         key = -ticks if buyer_is_taker else ticks
         flow.roll(ts_ns, self.marks, self.reals, self.trades, self.cancels)
         flow.expire_pending(ts_ns, self.marks, self.pending)
@@ -290,6 +310,11 @@ class FeatureBook:
             self.levels = wider
         if scratch > self.scratch.shape[1]:
             self.scratch = np.zeros((4, 1 << (scratch - 1).bit_length()), np.int64)
+
+
+def largest(*numbers: Int64Array1D) -> int:
+    """Return the largest magnitude in all these, 0 where there is none."""
+    return max(int(np.abs(one).max()) if one.size else 0 for one in numbers)
 
 
 def tick_ratio(coarse: Step, fine: Step) -> int:

@@ -76,6 +76,8 @@ def common(values: Iterable[Decimal], step: Step | None = None) -> Step | None:
             units *= 10 ** (places - decimals)
             decimals = places
         units = math.gcd(units, mantissa * 10 ** (decimals - places))
+    if units > wire.LARGEST:
+        raise FrameError(f"expected numbers on a grid of at most {wire.LARGEST} units, found {units} of {decimals} decimals")
     return Step(units, decimals) if units else None
 
 

@@ -81,6 +81,7 @@ class _Saved(msgspec.Struct, array_like=True):
     version: int
     facts: list[_Facts]
     books: list[bytes]
+    stated: list[InstrumentSettings]
     rows: list[bytes]
     history: list[bytes]
 
@@ -180,6 +181,7 @@ class Microstructure:
         facts.messages += 1
         if event.venue_ns:
             facts.lag_ns = self._ctx.now_ns - event.venue_ns
+        before = market.book.tick, market.book.lot
         try:
             handle = self._handlers.get(type(event))
             if handle is not None:
@@ -188,6 +190,7 @@ class Microstructure:
             facts.rejected += 1
             raise
         finally:
+            self._tell_steps(market, before)
             # A ticker moves no window, and the digest has its bytes: features after it are computed for those who ask.
             if facts.state is BookState.LIVE and type(event) is not TopOfBook:
                 self._ctx.observe(self.features(market).tobytes())
@@ -258,14 +261,16 @@ class Microstructure:
         facts = market.facts
         if facts.state is not BookState.SYNCING:
             return  # A book that is proven needs none.
-        before = market.book.tick, market.book.lot
+        facts.has_snapshot = False  # Whatever becomes of this one, the book before it is gone.
         try:
             market.book.snapshot(snapshot.bids, snapshot.asks)
-        except CrossedBook as error:
+        except (CrossedBook, FrameError) as error:
+            self._ctx.request(SNAPSHOT, facts.symbol.encode())
+            if isinstance(error, FrameError):
+                raise
             facts.crossed += 1
             raise FrameError(f"expected a snapshot that is not crossed: {error}") from None
         facts.has_snapshot, facts.last_update, facts.depth_ns = True, snapshot.last, self._ctx.now_ns
-        self._tell_steps(market, before)
         self._link(market)
 
     def _link(self, market: Market) -> None:
@@ -286,6 +291,7 @@ class Microstructure:
             if verdict is Verdict.APPLY:
                 if not self._apply(market, diff):
                     return
+                market.book.forget()
                 linked = True
         if linked:
             self._go_live(market, f"snapshot and differences link up at update {facts.last_update}")
@@ -294,7 +300,6 @@ class Microstructure:
     def _apply(self, market: Market, diff: DepthDiff) -> bool:
         """Fold a difference into the book; False where that showed the book to be wrong."""
         book, facts = market.book, market.facts
-        before = book.tick, book.lot
         try:
             book.diff(self._ctx.now_ns, diff.bids, diff.asks)
         except CrossedBook as error:
@@ -305,7 +310,6 @@ class Microstructure:
             self._resync(market, f"an unreadable difference: {error}")
             raise
         facts.last_update = diff.last
-        self._tell_steps(market, before)
         return True
 
     def _compare_at(self, market: Market, update: int) -> None:
@@ -320,10 +324,8 @@ class Microstructure:
     def _compare(self, market: Market, ticker: TopOfBook) -> None:
         """Hold the book's top against the venue's own ticker of the same update."""
         book, facts = market.book, market.facts
-        stated = (
-            (book.ticks(ticker.bid), book.lots(ticker.bid_quantity)),
-            (book.ticks(ticker.ask), book.lots(ticker.ask_quantity)),
-        )
+        bid, ask = (book.ticks(ticker.bid), book.lots(ticker.bid_quantity)), (book.ticks(ticker.ask), book.lots(ticker.ask_quantity))
+        stated = bid if bid[1] else None, ask if ask[1] else None  # Zeros stand for a side without orders.
         facts.ticker_checked += 1
         if stated != book.top():
             facts.ticker_mismatched += 1
@@ -340,9 +342,7 @@ class Microstructure:
             facts.duplicates += 1
             return
         if facts.state is BookState.LIVE:
-            before = market.book.tick, market.book.lot
             market.book.trade(self._ctx.now_ns, trade.price, trade.quantity, buyer_is_taker=trade.buyer_is_taker)
-            self._tell_steps(market, before)
         facts.trade_id = trade.last_id
 
     # States
@@ -492,16 +492,16 @@ class Microstructure:
         markets = list(self._markets.values())
         frozen = [market.row.tobytes() if market.facts.state is BookState.STALE else b"" for market in markets]
         history = [market.past().tobytes() for market in markets]
-        saved = _Saved(1, [m.facts for m in markets], [m.book.save() for m in markets], frozen, history)
+        saved = _Saved(1, [m.facts for m in markets], [m.book.save() for m in markets], [m.stated for m in markets], frozen, history)
         return msgspec.msgpack.encode(saved)
 
     def load(self, state: bytes) -> None:
         """Replace everything by what ``save`` returned; the settings must have been given before."""
         saved = msgspec.msgpack.decode(state, type=_Saved)
         self._markets = {}
-        for facts, book, row, history in zip(saved.facts, saved.books, saved.rows, saved.history, strict=True):
+        for facts, book, stated, row, history in zip(saved.facts, saved.books, saved.stated, saved.rows, saved.history, strict=True):
             market = self._market(facts.symbol)
-            market.facts = facts
+            market.facts, market.stated = facts, stated
             market.book.load(book)
             if row:
                 market.row[:] = np.frombuffer(row)

@@ -29,6 +29,7 @@ NAME_LENGTH_MAX = 40
 MICROSECONDS_FROM = 10**14
 """A time this large cannot be milliseconds (the year 5138) and is no microseconds before 1973."""
 TIME_MAX = 4 * 10**15
+ID_MAX = (1 << 63) - 1
 _PARTIAL_DEPTH = re.compile(r"@depth(5|10|20)(@|$)")
 """Streams of the best few levels again and again: no differences, though futures call them depthUpdate."""
 
@@ -66,7 +67,7 @@ class _Wire(msgspec.Struct, rename={"kind": "e", "event": "E", "trade_time": "T"
     q: msgspec.Raw = msgspec.Raw(b"")
     m: bool | None = None
     f: int = -1
-    l: int = -1  # noqa: E741 - Binance's own letter
+    l: int | str = -1  # noqa: E741 - Binance's own letter; an id, or the low of a ticker that is not read
     k: _Kline | None = None
     lastUpdateId: int = -1
     bids: msgspec.Raw = msgspec.Raw(b"")
@@ -133,7 +134,7 @@ class BinanceCodec:
         bids, asks = bytes(wire.b), bytes(wire.a)
         if wire.last < 0 or wire.first < 0 or not bids or not asks:
             raise FrameError("expected U, u, b and a in a depthUpdate, found some missing")
-        if wire.first > wire.last:
+        if not wire.first <= wire.last <= ID_MAX or (wire.pu or 0) > ID_MAX:
             raise FrameError(f"expected U <= u in a depthUpdate, found U {wire.first} u {wire.last}")
         if self._market != "spot" and wire.pu is None:
             raise FrameError(f"expected pu in a {self.venue} depthUpdate, found none")
@@ -143,14 +144,14 @@ class BinanceCodec:
         aggregate = wire.kind == "aggTrade"
         first, last = (wire.f, wire.l) if aggregate else (wire.t, wire.t)
         price, quantity = bytes(wire.p), bytes(wire.q)
-        if wire.m is None or first < 0 or last < first or not price or not quantity:
+        if wire.m is None or first < 0 or not isinstance(last, int) or not first <= last <= ID_MAX or not price or not quantity:
             raise FrameError(f"expected ids, p, q and m in a {wire.kind}, found some missing or out of order")
         time = nanos(wire.trade_time or wire.event)
         return Trade(self._symbol(wire.name), time, first, last, price, quantity, not wire.m, aggregate)
 
     def _ticker(self, wire: _Wire) -> AnyWireEvent:
         prices = bytes(wire.b), bytes(wire.B), bytes(wire.a), bytes(wire.A)
-        if wire.last < 0 or not all(prices):
+        if not 0 <= wire.last <= ID_MAX or not all(prices):
             raise FrameError("expected u, b, B, a and A in a bookTicker, found some missing")
         return TopOfBook(self._symbol(wire.name), nanos(wire.event), wire.last, *prices)
 
@@ -169,7 +170,7 @@ class BinanceCodec:
             return Ignored(self.venue, nanos(wire.event), wire.kind[:40])
         if wire.lastUpdateId >= 0:
             bids, asks = bytes(wire.bids), bytes(wire.asks)
-            if not bids or not asks:
+            if not bids or not asks or wire.lastUpdateId > ID_MAX:
                 raise FrameError("expected bids and asks beside lastUpdateId, found some missing")
             return DepthSnapshot(self._symbol(wire.symbol or symbol), nanos(wire.event), wire.lastUpdateId, bids, asks)
         if wire.last >= 0 and wire.name:
