@@ -1,6 +1,8 @@
 """P12 and P13: the served engine under load, and its start."""
 
 import asyncio
+import gzip
+import heapq
 import json
 import os
 import signal
@@ -12,15 +14,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from report import FOUR, PROJECT, USDM, Row, median, quantile
 
-BOOK_MESSAGES = 292_155
-"""Depth messages and tickers in the four captures, 650.6 s long."""
-SPAN_S = 650.6
 RATE = 20_000
+"""Book messages (depth, tickers) a second; the trades among them come on top."""
 REQUESTS = 2_000
 CONNECTIONS = 32
 LOAD_S = 10.0
@@ -94,9 +94,29 @@ async def load(port: int, seconds: float) -> tuple[list[float], list[tuple[float
     return latencies, stamps
 
 
+def restamped(captures: list[Path], folder: Path) -> list[Path]:
+    """Write the captures with their book messages evenly ``1 / RATE`` apart, so that the load is the stated one at every moment."""
+    names = [path.name.partition(".")[0] + ".raw" for path in captures]
+    streams = [_lines(path, i) for i, path in enumerate(captures)]
+    start_ns, book = 1_723_161_253_000_000_000, 0
+    with ExitStack() as stack:
+        files = [stack.enter_context((folder / name).open("wb")) for name in names]
+        for _, i, payload in heapq.merge(*streams):
+            book += b'@trade"' not in payload[:60]
+            files[i].write(b"%d %b\n" % (start_ns + book * 1_000_000_000 // RATE, payload))
+    return [folder / name for name in names]
+
+
+def _lines(path: Path, i: int) -> Iterator[tuple[int, int, bytes]]:
+    with gzip.open(path) as lines:
+        for line in lines:
+            stamp, _, payload = line.rstrip(b"\n").partition(b" ")
+            yield int(stamp), i, payload
+
+
 def under_load() -> list[Row]:
-    speed = RATE / (BOOK_MESSAGES / SPAN_S)
-    with tempfile.TemporaryDirectory() as folder, served(FOUR, f"{speed:.1f}", Path(folder)) as port:
+    speed = 1.0
+    with tempfile.TemporaryDirectory() as name, served(restamped(FOUR, Path(name)), f"{speed:.1f}", Path(name)) as port:
         ready_s(port)
         time.sleep(0.5)
         before = counted(port)

@@ -1,9 +1,11 @@
 """What all tests share: seeded properties, the recorded market data, a home of their own."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import settings
 
 # Compiling a kernel inside the first example would break any deadline, and an unseeded failure cannot be repeated.
@@ -21,6 +23,13 @@ def data() -> Path:
         reason = f"expected the recorded market data in {folder}, found no such folder; set ALPHAPACK_DATA to where it is"
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _log_as_at_first() -> Iterator[None]:
+    """Undo what a command set up: its stream is the test's own and is closed with it."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import ExitStack, suppress
-from os import environ
+from os import _exit, environ
 from pathlib import Path
 
 import msgspec
@@ -81,7 +81,7 @@ def record_of(paths: list[Path], settings: Settings, venue: str | None, complain
 
 def steps(engine: Engine, recording: captures.Recording) -> Iterator[tuple[AnyInput, list[Record]]]:
     """Step a recording to its end, complaining of each line that cannot be used."""
-    for entry, records in offloop.steps(engine, recording, WORKS, WORK_DELAY_NS):
+    for entry, records in offloop.steps(engine, recording, WORKS if recording.capture is not None else {}, WORK_DELAY_NS):
         if engine.rejection is not None:
             recording.reject(engine.rejection, entry.seq)
         yield entry, records
@@ -142,7 +142,6 @@ def serve(settings: Settings, capture_paths: list[Path], speed: float, venue: st
         folder = folders.EngineFolder.of(data, f"capture-{recording.capture.fingerprint()}")
         folder.create()
         stack.enter_context(folders.Lock(folder.lock))
-        _log.info("serving", url=f"http://{api.host}:{listener.port}", data=str(folder.root))
         return _run(_serve(settings, recording, speed, folder, listener, api))
 
 
@@ -166,8 +165,15 @@ async def _serve(
     """Answer from the first moment, recover, play, and stop in order when told to."""
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
+
+    def stop() -> None:
+        if stopping.is_set():  # Told twice: what is durable stays so, the rest is given up.
+            _exit(1)
+        stopping.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, stop)
+    _log.info("serving", url=f"http://{api.host}:{listener.port}", data=str(folder.root))
     assert recording.capture is not None
     runner = Runner(
         build(),
@@ -181,10 +187,12 @@ async def _serve(
     http = asyncio.create_task(listener.serve(server.create_app(runner, api)))
     told = asyncio.create_task(stopping.wait())
     with ExitStack() as stack:
-        runner.starting("compiling kernels (about ten seconds once, then from the cache)")
-        await asyncio.to_thread(book.warm)
-        runner.starting("recovering the state on disk")
-        committer = await asyncio.to_thread(_open_storage, stack, settings, folder, runner)
+        start = asyncio.create_task(_start(stack, settings, folder, runner))
+        await asyncio.wait({told, http, start}, return_when=asyncio.FIRST_COMPLETED)
+        if told.done() and not start.done():
+            _log.info("stopped while starting")
+            _exit(0)  # A thread that compiles cannot be stopped, and nothing has been acknowledged.
+        committer = await start
         play = asyncio.create_task(runner.play(recording, speed, lambda reason: recording.reject(reason, runner.engine.seq)))
         done, _ = await asyncio.wait({told, http, play}, return_when=asyncio.FIRST_COMPLETED)
         if done == {play} and play.exception() is None:  # What was played stays to be looked at.
@@ -200,6 +208,14 @@ async def _serve(
             task.cancel()
         _log.info("stopped", seq=runner.engine.seq, durable_seq=committer.durable_seq, digest=runner.engine.hexdigest())
         return 0 if whole else 1
+
+
+async def _start(stack: ExitStack, settings: Settings, folder: folders.EngineFolder, runner: Runner) -> Committer:
+    """Do what ready needs on a thread, so that health is answered meanwhile."""
+    runner.starting("compiling kernels (about ten seconds once, then from the cache)")
+    await asyncio.to_thread(book.warm)
+    runner.starting("recovering the state on disk")
+    return await asyncio.to_thread(_open_storage, stack, settings, folder, runner)
 
 
 def _open_storage(stack: ExitStack, settings: Settings, folder: folders.EngineFolder, runner: Runner) -> Committer:
@@ -224,5 +240,6 @@ def _open_storage(stack: ExitStack, settings: Settings, folder: folders.EngineFo
         retain_bytes=int(settings.storage.retain_gb * (1 << 30)),
         durable_seq=engine.seq,
     )
-    runner.take_over(engine, committer, lambda: ledger.count)
+    stack.callback(committer.close, CLOSE_TIMEOUT_S)
+    runner.take_over(engine, committer, lambda: ledger.count, max(checkpoints.seqs(), default=0))
     return committer

@@ -83,7 +83,10 @@ class FakeHost:
 
     def symbols(self) -> list[SymbolInfo]:
         states = {BTC: "LIVE", ETH: "SYNCING", **dict.fromkeys(self.extra_symbols, "SYNCING")}
-        return [SymbolInfo(name.partition(":")[2] or name, name.partition(":")[0], state, 0.1, 0.001, None, None, False) for name, state in states.items()]
+        return [
+            SymbolInfo(name.partition(":")[2] or name, name.partition(":")[0], state, 0.1, 0.001, None, None, False)
+            for name, state in states.items()
+        ]
 
     def microstructure(self, symbol: str) -> Microstructure | None:
         if self.failure is not None:

@@ -199,7 +199,7 @@ class Engine:
 
     def _reject(self, frame: Frame, reason: str) -> None:
         self.rejection = reason
-        if frame.symbol:
+        if frame.symbol and not self.decoded:  # What was decoded was counted where its symbol is known.
             self.microstructure.on_rejected(symbol_id(frame.venue, frame.symbol))
         told = self._rejections.setdefault(frame.venue, _Rejections(0, -REJECTIONS_NS))
         told.frames += 1

@@ -249,8 +249,10 @@ class FeatureBook:
 
     def save(self) -> bytes:
         """Return everything that later values depend on."""
-        used = int(self.marks[:2].max())
-        arrays = (self.marks, self.reals, self.levels[:, :used], self.trades, self.cancels, self.pending)
+        n, m = int(self.marks[flow.BIDS]), int(self.marks[flow.ASKS])
+        levels = self.levels[:, : max(n, m)].copy()
+        levels[:2, n:] = levels[2:, m:] = 0  # Beyond a side's end lie levels of the past, which are not state.
+        arrays = (self.marks, self.reals, levels, self.trades, self.cancels, self.pending)
         return msgspec.msgpack.encode(_Saved(self.tick, self.lot, str(self.contract or ""), *(array.tobytes() for array in arrays)))
 
     def load(self, state: bytes) -> None:

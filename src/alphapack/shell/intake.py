@@ -66,6 +66,8 @@ class Intake:
         """Return the frame that has waited longest, None where none waits."""
         while self._queue:
             waiting = self._queue.popleft()
+            if self._tickers.get(waiting.symbol) is waiting:
+                del self._tickers[waiting.symbol]
             if waiting.payload is not None:
                 self.frames -= 1
                 return waiting

@@ -56,6 +56,12 @@ def recover(
         else:
             report(f"the ledger lacks {lacking} rows from before seq {engine.seq}: they were lost while the disk refused")
     started = engine.seq
+    for first, last in journal.gaps():
+        if started < last:
+            raise RecoveryError(
+                f"the journal lacks seq {first} to {last}, which the checkpoint at seq {started} does not cover: "
+                "restore the checkpoints folder from a backup, or erase the state with: alphapack reset"
+            )
 
     def tail() -> Iterator[LedgerRow]:
         for entry in journal.read(started):

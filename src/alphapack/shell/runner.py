@@ -47,7 +47,7 @@ class Runner:
         clock: Clock | None = None,
         config: Callable[[], dict[str, object]],
         default_venue: str = "",
-        checkpoint_inputs: int = 100_000,
+        checkpoint_inputs: int = 50_000,
         checkpoint_s: float = 60.0,
     ) -> None:
         self.engine = engine
@@ -103,6 +103,11 @@ class Runner:
         pace = _Pace(speed)
         until = time.perf_counter() + SLICE_S
         for entry in self._rest(inputs):
+            if entry is None:
+                if time.perf_counter() >= until:
+                    await asyncio.sleep(0)
+                    until = time.perf_counter() + SLICE_S
+                continue
             wait_s = pace.wait_s(entry.ts_ns)
             if wait_s > 0:
                 self._hand_over()
@@ -111,17 +116,17 @@ class Runner:
             elif time.perf_counter() >= until:
                 self._hand_over()
                 await asyncio.sleep(0)
-                while self.committer is not None and self.committer.backlog > BACKLOG_MAX:
+                while self.committer is not None and self.committer.state == "ok" and self.committer.backlog > BACKLOG_MAX:
                     await asyncio.sleep(0.002)
                 until = time.perf_counter() + SLICE_S
             self._take(entry)
             if self.engine.rejection is not None:
                 reject(self.engine.rejection)
-        self._hand_over()
+        self.checkpoint()  # Looking at what ended is then as quick as the start of the process.
         self.ended = True
         _log.info("the recording ended", seq=self.engine.seq, digest=self.engine.hexdigest())
 
-    def _rest(self, inputs: Iterable[AnyInput]) -> Iterator[AnyInput]:
+    def _rest(self, inputs: Iterable[AnyInput]) -> Iterator[AnyInput | None]:
         """Yield what the engine has not stepped of a recording, numbered on from where it stands."""
         stream = iter(inputs)
         first = next(stream, None)
@@ -132,7 +137,9 @@ class Runner:
             yield first
         elif self.engine.settings != first.settings:
             yield Configure(self.engine.seq + 1, self.engine.now_ns, first.settings)
-        for entry in itertools.islice(stream, self.engine.source_inputs, None):
+        for _ in itertools.islice(stream, self.engine.source_inputs):
+            yield None  # Stepped before: only read, which may take long, so that the loop must get its turns.
+        for entry in stream:
             seq = self.engine.seq + 1
             yield entry if entry.seq == seq else msgspec.structs.replace(entry, seq=seq)
 
@@ -218,10 +225,14 @@ class Runner:
             await asyncio.sleep(LAG_EVERY_S)
             self._lags[i % LAG_SAMPLES] = max(0.0, time.perf_counter() - before - LAG_EVERY_S)
 
-    def take_over(self, engine: Engine, committer: Committer, rows: Callable[[], int]) -> None:
-        """Go on with a recovered engine and the committer behind it; ``rows`` counts the ledger."""
+    def take_over(self, engine: Engine, committer: Committer, rows: Callable[[], int], checkpoint_seq: int | None = None) -> None:
+        """Go on with a recovered engine and the committer behind it.
+
+        ``rows`` counts the ledger; ``checkpoint_seq`` is the newest checkpoint's, where the engine went on from it.
+        """
         self._rows = rows
-        self._checkpoint_seq, self._checkpoint_at_ns = engine.seq, time.monotonic_ns()
+        self._checkpoint_seq = engine.seq if checkpoint_seq is None else checkpoint_seq
+        self._checkpoint_at_ns = time.monotonic_ns()
         self.engine, self.committer = engine, committer
         self.intake = Intake(engine.codecs)
 
