@@ -175,6 +175,9 @@ class Twin:
         self.last: int | None = None
         """Last update id in the book; None while there is no snapshot."""
         self.last_depth_ns = 0
+        """When a depth message last told something new."""
+        self.spare: dict[str, Any] | None = None
+        """Newest snapshot that came while the book needed none."""
         self.tickers: dict[int, tuple[int, int, int, int]] = {}
         """Newest top of book by update id, of those that the book has not passed."""
         self.trade_stream = "aggTrade"
@@ -269,6 +272,9 @@ class Twin:
 
     def _on_snapshot(self, ts_ns: int, message: dict[str, Any]) -> None:
         if self.state != "SYNCING":
+            assert self.last is not None
+            if message["lastUpdateId"] >= self.last:
+                self.spare = message
             return
         self.last_depth_ns = ts_ns
         self._drop_book()
@@ -284,7 +290,8 @@ class Twin:
         self._judge_all(ts_ns, waiting, replayed=True)
 
     def _on_diff(self, ts_ns: int, diff: Diff) -> None:
-        self.last_depth_ns = ts_ns
+        if self.state == "SYNCING":
+            self.last_depth_ns = ts_ns
         if self.last is None:
             self.buffer.append(diff)
         else:
@@ -300,9 +307,18 @@ class Twin:
                 self.dropped += 1
             elif verdict == "duplicate":
                 self.duplicates += 1
+                if self.state == "STALE" and ts_ns - self.last_depth_ns >= 2 * self.stale_after_ns:
+                    self.spare = None
+                    self._resync(diffs[index:])
+                    self.last_depth_ns = ts_ns
+                    return
             elif verdict in ("gap", "unbridgeable"):
                 self.gaps += verdict == "gap"
+                spare = self.spare if self.state != "SYNCING" else None
                 self._resync(diffs[index:])
+                if spare is not None:
+                    self.spare = None
+                    self._on_snapshot(ts_ns, spare)
                 return
             else:
                 self._apply(ts_ns, diff, counted=self.state == "LIVE" and not replayed)
@@ -323,7 +339,9 @@ class Twin:
                 if removed:
                     traded = sum(size for traded_ns, size in pending if traded_ns > ts_ns - TRADE_HOLD_NS)
                     self.removals.add(ts_ns, removed, removed - min(removed, traded))
-        self.last = diff.last
+        self.last, self.last_depth_ns = diff.last, ts_ns
+        if self.spare is not None and self.spare["lastUpdateId"] < diff.last:
+            self.spare = None
         if self._is_crossed():
             self.crossed += 1
             self._resync([])
@@ -401,8 +419,7 @@ class Twin:
         price, quantity, seller = units(message["p"]), units(message["q"]), message["m"]
         volume = quantity
         if self.contract_value is not None:
-            # Both texts carry 1e8, which cancels; round() of a Fraction is half to even.
-            volume = round(Fraction(quantity * self.contract_value, price) * SCALE)
+            volume = Fraction(quantity * self.contract_value, price) * SCALE  # Both texts carry 1e8, which cancels.
         for window in self.trades.values():
             window.add(ts_ns, 0 if seller else volume, volume if seller else 0)
         self.pending.setdefault(("bid" if seller else "ask", price), []).append((ts_ns, quantity))

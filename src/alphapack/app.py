@@ -111,6 +111,8 @@ def replay(
             first_ns = entry.ts_ns
         if progress is not None and engine.seq % PROGRESS_EVERY == 0:
             progress(recording.bytes_read, recording.bytes_total)
+    if recording.capture is not None and recording.capture.complaints_suppressed:
+        complain(f"and {recording.capture.complaints_suppressed:,} more lines that cannot be used")
     seconds = (clock.now_ns() - started_ns) / NANOS_PER_S
     market = engine.microstructure
     symbols = {name: market.health(name) for name in market.symbols()}

@@ -135,7 +135,7 @@ def replay(
         print(msgspec.json.encode(_summary_document(summary)).decode())
     else:
         _print_summary(summary)
-    if summary.frames and not summary.symbols:
+    if not summary.symbols:
         return _fail(FAILED, f"none of {summary.frames:,} frames could be used; is the venue right?")
     return DONE
 
@@ -173,6 +173,10 @@ def convert(
             if not keep or line.symbol.upper() in keep or f"{line.venue}:{line.symbol}".upper() in keep
         )
         rows = write(lines, output)
+    if not rows:
+        return _fail(
+            FAILED, "no message was written: --symbols looks at the symbols that file names state" if keep else "no message was found"
+        )
     print(f"{rows} messages in {output}, {output.stat().st_size} bytes")
     if source.complaints:
         _warn(f"{source.complaints} complaints about the input")

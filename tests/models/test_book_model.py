@@ -169,7 +169,7 @@ def test_microstructure_features_hold_thousands_of_trades_in_one_window(contract
         if float(quantity):
             book.trade(START_NS + 6 * SECOND + i, b'"%b"' % price.encode(), b'"%b"' % quantity.encode(), buyer_is_taker=buyer)
             size = Fraction(quantity) if contract is None else Fraction(quantity) * 10 / Fraction(price)
-            volume[buyer] += size if contract is None else Fraction(round(size * 10**8), 10**8)
+            volume[buyer] += size if contract is None else Fraction(round(size * book.base_units), book.base_units)
     found = values(book, START_NS + 6 * SECOND + 6_000)
     assert found["ti_n"] == sum(1 for i in range(6_000) if i % 7 or i % 1_000)
     assert found["ti"] == found["ti_1s"] == float((volume[True] - volume[False]) / (volume[True] + volume[False]))
@@ -211,10 +211,10 @@ def test_a_book_of_any_number_of_levels_is_held() -> None:
 def test_inverse_volume_is_rounded_half_to_even_once(ticks: int, lots: int, contract: float, tick: Step) -> None:
     book = opened(tick, Step(1, 0), contract)
     price = Decimal(ticks * tick.units).scaleb(-tick.decimals)
-    wanted = round(Fraction(lots) * Fraction(str(contract)) / Fraction(price) * 10**8)
+    wanted = round(Fraction(lots) * Fraction(str(contract)) / Fraction(price) * book.base_units)
     book.trade(START_NS, b'"%b"' % str(price).encode(), b'"%d"' % lots, buyer_is_taker=True)
     book.trade(START_NS, b'"100.00"', b'"1"', buyer_is_taker=False)
-    sold = round(Fraction(str(contract)) / 100 * 10**8)
+    sold = round(Fraction(str(contract)) / 100 * book.base_units)
     assert values(book, START_NS + SECOND - 1)["ti_n"] == (2 if wanted else 1)
     book.start(START_NS - SECOND)
     book.trade(START_NS, b'"%b"' % str(price).encode(), b'"%d"' % lots, buyer_is_taker=True)
@@ -227,6 +227,7 @@ def test_a_tie_goes_to_the_even_neighbour() -> None:
     for price, units in (("20000000", 0), ("6666666.5", 2), ("4000000", 2), ("2857142.5", 4)):
         exact = Fraction(1, 10) / Fraction(price) * 10**8
         book = FeatureBook(Step(1, 1), Step(1, 0), 0.1)
+        book.base_units = 10**8
         volume = book._base_volume(int(Fraction(price) * 10), 1)
         assert volume == round(exact) == units
 

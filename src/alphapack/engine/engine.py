@@ -13,7 +13,7 @@ from alphapack.domain.inputs import AnyInput, Configure, Conflated, CoreSettings
 from alphapack.domain.market import NANOS_PER_S, symbol_id
 from alphapack.engine.digest import Digest
 from alphapack.engine.draws import Draws
-from alphapack.engine.ports import Codec
+from alphapack.engine.ports import Codec, Service
 from alphapack.engine.timers import Timer, Timers
 from alphapack.services.microstructure import TICK_NS, Judge, Microstructure
 
@@ -74,7 +74,7 @@ class Engine:
             {codec.venue: _judge(codec) for codec in codecs},
             {codec.venue: codec.contract_value for codec in codecs},
         )
-        self._services = [self.microstructure]
+        self._services: list[Service] = [self.microstructure]
         self._timer_handlers: dict[str, Callable[[str], None]] = {"microstructure": lambda _: self.microstructure.on_tick()}
         self._handlers: dict[type, Callable[[AnyInput], None]] = {
             Configure: self._on_configure,

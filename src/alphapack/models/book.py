@@ -1,6 +1,7 @@
 """One symbol's order book with the rolling features that follow from it."""
 
 from decimal import Decimal
+from fractions import Fraction
 
 import msgspec
 import numpy as np
@@ -36,8 +37,14 @@ FEATURES = (
 )
 """Columns of a feature row, in order."""
 
-BASE_UNITS = 10**8
-"""Base volume of inverse contracts is counted in these, so that sums over a window stay exact."""
+CONTRACT_UNITS_MIN = 10**10
+"""Base volume of inverse contracts is a whole number of ``10**-k`` coins, so that sums over a window stay exact. ``k`` is the
+least that makes one contract this many at the price where the book became LIVE: rounding moves a trade by at most 5e-11 of
+itself, and nine hundred million contracts fit in a window."""
+LEVELS_MAX = 20_000
+"""Levels a side of one difference; Binance's whole snapshots have 5,000."""
+BOOK_LEVELS_MAX = 200_000
+"""Levels kept a side: a hostile stream must not fill the memory, nor make an insert cost milliseconds."""
 
 
 class CrossedBook(ValueError):
@@ -48,6 +55,7 @@ class _Saved(msgspec.Struct, array_like=True):
     tick: Step | None
     lot: Step | None
     contract: str
+    base_units: int
     marks: bytes
     reals: bytes
     levels: bytes
@@ -66,6 +74,8 @@ class FeatureBook:
     def __init__(self, tick: Step | None, lot: Step | None, contract_value: float | None) -> None:
         self.tick, self.lot = tick, lot
         self.contract = Decimal(str(contract_value)) if contract_value else None
+        self.base_units = CONTRACT_UNITS_MIN
+        """Of an inverse instrument: units in one coin."""
         self.marks: Int64Array1D = np.zeros(flow.MARKS, np.int64)
         self.reals: Float64Array1D = np.zeros(flow.REALS)
         self.levels: Int64Array2D = np.zeros((4, 1024), np.int64)
@@ -121,6 +131,11 @@ class FeatureBook:
 
     # What happens to the book
 
+    def roll(self, ts_ns: int) -> None:
+        """Bring the windows to ``ts_ns``: before anything that looks at their sums, so that a read in between changes nothing."""
+        flow.roll(ts_ns, self.marks, self.reals, self.trades, self.cancels)
+        flow.expire_pending(ts_ns, self.marks, self.pending)
+
     def clear(self) -> None:
         """Drop all levels."""
         self.marks[flow.BIDS] = self.marks[flow.ASKS] = 0
@@ -137,6 +152,11 @@ class FeatureBook:
         marks[flow.GRID_HAS] = marks[flow.MID_HAS] = 0
         self.forget()
         self.reals[flow.CHANGES :] = 0.0
+        best = next((ticks for ticks in self.best() if ticks is not None), None)
+        if self.contract is not None and self.tick is not None and best is not None:
+            self.base_units = 1
+            while Fraction(self.contract) * self.base_units < CONTRACT_UNITS_MIN * best * self.tick.size:
+                self.base_units *= 10
         flow.observe_mid(marks, self.reals, self.levels)
 
     def snapshot(self, bids: bytes, asks: bytes) -> None:
@@ -144,6 +164,8 @@ class FeatureBook:
         self.clear()
         self.forget()
         sides = steps.pairs(bids), steps.pairs(asks)
+        if max(map(len, sides)) > BOOK_LEVELS_MAX:
+            raise FrameError(f"expected at most {BOOK_LEVELS_MAX} levels a side, found {max(map(len, sides))}")
         every = sides[0] + sides[1]
         prices, quantities = [price for price, _ in every], [quantity for _, quantity in every]
         try:
@@ -165,6 +187,7 @@ class FeatureBook:
 
     def diff(self, ts_ns: int, bids: bytes, asks: bytes) -> None:
         """Apply absolute quantities at changed prices. A ``FrameError`` changes nothing; after a ``CrossedBook`` all is void."""
+        self.roll(ts_ns)
         counts = flow.parse(bids, asks, self.marks, self.scratch) if self.tick and self.lot else wire.UNFAMILIAR
         if counts < 0:
             counts = self._parse_slowly(bids, asks)
@@ -172,6 +195,8 @@ class FeatureBook:
             status = flow.depth(ts_ns, counts, self.scratch, self.levels, self.marks, self.reals, self.cancels, self.pending)
             if status == flow.OK:
                 return
+            if status == wire.NO_ROOM and int(self.marks[:2].max()) > BOOK_LEVELS_MAX:
+                raise CrossedBook(f"more than {BOOK_LEVELS_MAX} levels on one side")
             if status == wire.NO_ROOM:
                 self._make_room(int(self.marks[:2].max()) + max(counts >> 32, counts & 0xFFFFFFFF))
             elif status == flow.RING_FULL:
@@ -183,6 +208,7 @@ class FeatureBook:
 
     def trade(self, ts_ns: int, price: bytes, quantity: bytes, *, buyer_is_taker: bool) -> None:
         """Take one trade into the windows. A ``FrameError`` changes nothing."""
+        self.roll(ts_ns)
         ticks, lots = self.ticks(price), self.lots(quantity)
         if lots == 0 or ticks == 0:
             raise FrameError(f"expected a trade of more than nothing, found price {price!r} quantity {quantity!r}")
@@ -192,12 +218,14 @@ class FeatureBook:
         if volume > flow.SUM_MAX:
             raise FrameError(f"expected a credible traded volume, found quantity {quantity!r} at price {price!r}")
         key = -ticks if buyer_is_taker else ticks
-        flow.roll(ts_ns, self.marks, self.reals, self.trades, self.cancels)
-        flow.expire_pending(ts_ns, self.marks, self.pending)
         status = flow.trade(ts_ns, key, lots, volume, self.marks, self.trades, self.pending)
         if status == flow.RING_FULL:
-            self.trades = doubled(self.trades, int(self.marks[flow.TRADE_30S]), int(self.marks[flow.TRADE_HEAD]))
-            self.pending = doubled(self.pending, int(self.marks[flow.PENDING_TAIL]), int(self.marks[flow.PENDING_HEAD]))
+            tail, head = int(self.marks[flow.TRADE_30S]), int(self.marks[flow.TRADE_HEAD])
+            if head - tail == len(self.trades):
+                self.trades = doubled(self.trades, tail, head)
+            tail, head = int(self.marks[flow.PENDING_TAIL]), int(self.marks[flow.PENDING_HEAD])
+            if head - tail == len(self.pending):
+                self.pending = doubled(self.pending, tail, head)
             status = flow.trade(ts_ns, key, lots, volume, self.marks, self.trades, self.pending)
         if status == wire.TOO_LARGE:
             raise FrameError(f"expected a credible traded volume, found quantity {quantity!r} on top of a full window")
@@ -253,13 +281,16 @@ class FeatureBook:
         levels = self.levels[:, : max(n, m)].copy()
         levels[:2, n:] = levels[2:, m:] = 0  # Beyond a side's end lie levels of the past, which are not state.
         arrays = (self.marks, self.reals, levels, self.trades, self.cancels, self.pending)
-        return msgspec.msgpack.encode(_Saved(self.tick, self.lot, str(self.contract or ""), *(array.tobytes() for array in arrays)))
+        return msgspec.msgpack.encode(
+            _Saved(self.tick, self.lot, str(self.contract or ""), self.base_units, *(array.tobytes() for array in arrays))
+        )
 
     def load(self, state: bytes) -> None:
         """Replace everything by what ``save`` returned."""
         saved = msgspec.msgpack.decode(state, type=_Saved)
         self.tick, self.lot = saved.tick, saved.lot
         self.contract = Decimal(saved.contract) if saved.contract else None
+        self.base_units = saved.base_units
         self.marks = np.frombuffer(saved.marks, np.int64).copy()
         self.reals = np.frombuffer(saved.reals, np.float64).copy()
         levels = np.frombuffer(saved.levels, np.int64).reshape(4, -1)
@@ -286,16 +317,18 @@ class FeatureBook:
         return found
 
     def _base_volume(self, ticks: int, lots: int) -> int:
-        """Return the base currency in ``lots`` contracts at ``ticks``, in units of 1e-8, rounded half-even once."""
+        """Return the base currency in ``lots`` contracts at ``ticks``, in ``base_units`` a coin, rounded half-even once."""
         assert self.contract is not None and self.tick is not None and self.lot is not None
         value, scale = self.contract.as_integer_ratio()
-        above: int = lots * self.lot.units * 10**self.tick.decimals * value * BASE_UNITS
+        above: int = lots * self.lot.units * 10**self.tick.decimals * value * self.base_units
         below: int = ticks * self.tick.units * 10**self.lot.decimals * scale
         quotient, rest = divmod(above, below)
         return quotient + (2 * rest > below or (2 * rest == below and quotient % 2 == 1))
 
     def _parse_slowly(self, bids: bytes, asks: bytes) -> int:
         sides = steps.pairs(bids), steps.pairs(asks)
+        if max(map(len, sides)) > LEVELS_MAX:
+            raise FrameError(f"expected at most {LEVELS_MAX} levels a side, found {max(map(len, sides))}")
         every = sides[0] + sides[1]
         self.refine([price for price, _ in every], [quantity for _, quantity in every])
         self._make_room(0, max(len(sides[0]), len(sides[1])))

@@ -1,6 +1,7 @@
 """Ticks and lots where nobody has stated them: the coarsest grid that every number seen so far lies on."""
 
 import math
+import re
 from collections.abc import Iterable
 from decimal import Decimal
 
@@ -12,42 +13,40 @@ from alphapack.kernels import wire
 
 DECIMALS_MAX = 18
 
-_pairs = msgspec.json.Decoder(list[tuple[Decimal, Decimal]])
-_single = msgspec.json.Decoder(Decimal)
+_pairs = msgspec.json.Decoder(list[tuple[msgspec.Raw, msgspec.Raw]])
+_number = msgspec.json.Decoder(str)
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
+"""What venues write for a number, in quotes or without; Decimal itself takes underscores, spaces and digits of any script."""
 
 
 def pairs(raw: bytes) -> list[tuple[Decimal, Decimal]]:
     """Decode a level list of any JSON shape that means pairs of numbers; the exact and slow way."""
     try:
-        levels = _pairs.decode(raw)
+        decoded = _pairs.decode(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise FrameError(f"expected a list of [price, quantity], found {raw[:60]!r}: {error}") from None
-    for price, quantity in levels:
-        _check(price, "price")
-        _check(quantity, "quantity")
-        if price == 0:
-            raise FrameError("expected a price above zero, found 0")
+    levels = [(single(bytes(price)), single(bytes(quantity))) for price, quantity in decoded]
+    if any(price == 0 for price, _ in levels):
+        raise FrameError("expected a price above zero, found 0")
     return levels
 
 
 def single(raw: bytes) -> Decimal:
-    """Decode one JSON number or quoted decimal."""
+    """Decode one JSON number or quoted decimal; finite, zero or more, of a length that can be counted in steps."""
     try:
-        value = _single.decode(raw)
+        text = _number.decode(raw) if raw.lstrip().startswith(b'"') else raw.decode().strip()
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise FrameError(f"expected a decimal number, found {raw[:60]!r}: {error}") from None
-    _check(value, "number")
-    return value
-
-
-def _check(value: Decimal, what: str) -> None:
-    # as_tuple is looked at before any arithmetic: 1e999999999 is a legal Decimal that must not be expanded.
-    if not value.is_finite() or (value.is_signed() and value != 0):
-        raise FrameError(f"expected a finite {what} of zero or more, found {value}")
+    if _NUMBER.fullmatch(text) is None:
+        raise FrameError(f"expected a decimal number, found {raw[:60]!r}")
+    value = Decimal(text)
+    if value.is_signed() and value != 0:
+        raise FrameError(f"expected a number of zero or more, found {value}")
     digits, exponent = value.as_tuple().digits, value.as_tuple().exponent
-    assert isinstance(exponent, int)
-    if len(digits) > 30 or not -30 <= exponent <= 18:
-        raise FrameError(f"expected a {what} of at most {DECIMALS_MAX} digits, found {str(value)[:40]}")
+    # Looked at before any arithmetic: 1e999 must not be expanded.
+    if len(digits) > 30 or not isinstance(exponent, int) or not -30 <= exponent <= DECIMALS_MAX:
+        raise FrameError(f"expected a number of at most {DECIMALS_MAX} digits, found {text[:40]}")
+    return value
 
 
 def _significant(value: Decimal) -> tuple[int, int]:

@@ -37,6 +37,10 @@ TICK_NS = 100 * NANOS_PER_MS
 """How often silence is looked for; also the spacing of heartbeats."""
 HISTORY_NS = NANOS_PER_S
 TICKERS_MAX = 4_096
+BUFFER_BYTES_MAX = 1 << 26
+"""Bytes of differences that wait for one symbol's snapshot."""
+TRADE_ID_JUMP_MAX = 10**9
+"""No venue skips so many trades: one absurd id must not make duplicates of all that follow."""
 SNAPSHOT = "snapshot"
 """Work requested of the shell: fetch a symbol's REST snapshot and submit it as a frame."""
 
@@ -55,11 +59,14 @@ class _Facts(msgspec.Struct):
     has_snapshot: bool = False
     last_update: int = 0
     depth_ns: int | None = None
-    """Engine time of the last depth message."""
+    """Engine time of the last depth message that told something new."""
     frozen_ns: int = 0
     """Engine time of the frozen values of a STALE book."""
     lag_ns: int | None = None
     buffer: list[DepthDiff] = []
+    buffer_bytes: int = 0
+    spare: DepthSnapshot | None = None
+    """Newest snapshot that came while the book needed none: the next one may never be sent."""
     tickers: list[TopOfBook] = []
     """Tickers of updates that the book has not reached; depth may be sent at a tenth of their pace."""
     plain_trades: bool = False
@@ -143,6 +150,7 @@ class Microstructure:
     def on_session(self) -> None:
         """A source began anew: nothing is known of what passed in between, until a difference links up."""
         for market in self._markets.values():
+            market.facts.plain_trades, market.facts.trade_id = False, -1
             if market.facts.state is BookState.LIVE:
                 self._freeze(market, "a session began")
 
@@ -225,27 +233,42 @@ class Microstructure:
         return Market(symbol, FeatureBook(tick, lot, contract), stated, self._ctx.settings.history_rows)
 
     def _on_diff(self, market: Market, diff: DepthDiff) -> None:
-        facts = market.facts
-        facts.depth_ns = self._ctx.now_ns
+        facts, now = market.facts, self._ctx.now_ns
         if facts.state is BookState.SYNCING:
-            facts.buffer.append(diff)
-            if facts.has_snapshot:
-                self._link(market)
-            elif len(facts.buffer) > self._ctx.settings.sync_buffer_frames:
-                del facts.buffer[: len(facts.buffer) // 2]
-                self._ctx.request(SNAPSHOT, facts.symbol.encode())
+            facts.depth_ns = now
+            self._wait(market, diff)
             return
         verdict = self._judges[venue_of(facts.symbol)](diff, facts.last_update, False)
+        silence_ns = now - (facts.depth_ns or now)
         if verdict is Verdict.DUPLICATE:
             facts.duplicates += 1
+            if facts.state is BookState.STALE and silence_ns >= 2 * self._ctx.settings.stale_after_ms * NANOS_PER_MS:
+                facts.spare = None
+                self._resync(market, f"nothing but updates at or before {facts.last_update} for {silence_ns // NANOS_PER_MS} ms")
+                self._wait(market, diff)
         elif verdict is Verdict.GAP:
             facts.gaps += 1
             self._resync(market, f"update {diff.first}..{diff.last} (previous {diff.previous}) does not follow {facts.last_update}")
-            facts.buffer.append(diff)
+            spare, facts.spare, facts.depth_ns = facts.spare, None, now
+            self._wait(market, diff)
+            if spare is not None:
+                self._on_snapshot(market, spare)
         elif self._apply(market, diff):
             if facts.state is BookState.STALE:
                 self._go_live(market, "a difference that links up ended the silence")
             self._compare_at(market, diff.last)
+
+    def _wait(self, market: Market, diff: DepthDiff) -> None:
+        """Keep a difference until a snapshot links up with it."""
+        facts = market.facts
+        facts.buffer.append(diff)
+        facts.buffer_bytes += len(diff.bids) + len(diff.asks)
+        if facts.has_snapshot:
+            self._link(market)
+        elif len(facts.buffer) > self._ctx.settings.sync_buffer_frames or facts.buffer_bytes > BUFFER_BYTES_MAX:
+            del facts.buffer[: (len(facts.buffer) + 1) // 2]
+            facts.buffer_bytes = sum(len(one.bids) + len(one.asks) for one in facts.buffer)
+            self._ctx.request(SNAPSHOT, facts.symbol.encode())
 
     def _on_ticker(self, market: Market, ticker: TopOfBook) -> None:
         facts = market.facts
@@ -259,8 +282,10 @@ class Microstructure:
 
     def _on_snapshot(self, market: Market, snapshot: DepthSnapshot) -> None:
         facts = market.facts
-        if facts.state is not BookState.SYNCING:
-            return  # A book that is proven needs none.
+        if facts.state is not BookState.SYNCING:  # A book that is proven needs none, but may break before the next is sent.
+            if snapshot.last >= facts.last_update:
+                facts.spare = snapshot
+            return
         facts.has_snapshot = False  # Whatever becomes of this one, the book before it is gone.
         try:
             market.book.snapshot(snapshot.bids, snapshot.asks)
@@ -278,16 +303,17 @@ class Microstructure:
         facts = market.facts
         judge = self._judges[venue_of(facts.symbol)]
         linked = False
-        while facts.buffer:
-            diff = facts.buffer[0]
+        waiting, facts.buffer, facts.buffer_bytes = facts.buffer, [], 0
+        for i, diff in enumerate(waiting):
             verdict = judge(diff, facts.last_update, not linked)
             if verdict is Verdict.GAP:
                 if linked:
                     facts.gaps += 1
                 self._drop_book(market)  # The snapshot is older than what is buffered, or that has a hole itself.
+                facts.buffer = waiting[i:]
+                facts.buffer_bytes = sum(len(one.bids) + len(one.asks) for one in facts.buffer)
                 self._ctx.request(SNAPSHOT, facts.symbol.encode())
                 return
-            del facts.buffer[0]
             if verdict is Verdict.APPLY:
                 if not self._apply(market, diff):
                     return
@@ -309,7 +335,9 @@ class Microstructure:
         except FrameError as error:
             self._resync(market, f"an unreadable difference: {error}")
             raise
-        facts.last_update = diff.last
+        facts.last_update, facts.depth_ns = diff.last, self._ctx.now_ns
+        if facts.spare is not None and facts.spare.last < diff.last:
+            facts.spare = None
         return True
 
     def _compare_at(self, market: Market, update: int) -> None:
@@ -318,12 +346,16 @@ class Microstructure:
         if facts.tickers:
             same = [ticker for ticker in facts.tickers if ticker.update == update]
             facts.tickers = [ticker for ticker in facts.tickers if ticker.update > update]
-            if same:
-                self._compare(market, same[-1])
+            try:
+                if same:
+                    self._compare(market, same[-1])
+            except FrameError:  # The ticker's fault, long ago: not one of the difference that is in hand.
+                facts.rejected += 1
 
     def _compare(self, market: Market, ticker: TopOfBook) -> None:
         """Hold the book's top against the venue's own ticker of the same update."""
         book, facts = market.book, market.facts
+        book.roll(self._ctx.now_ns)
         bid, ask = (book.ticks(ticker.bid), book.lots(ticker.bid_quantity)), (book.ticks(ticker.ask), book.lots(ticker.ask_quantity))
         stated = bid if bid[1] else None, ask if ask[1] else None  # Zeros stand for a side without orders.
         facts.ticker_checked += 1
@@ -336,6 +368,8 @@ class Microstructure:
         facts = market.facts
         if trade.aggregate and facts.plain_trades:
             return
+        if facts.trade_id >= 0 and trade.last_id > facts.trade_id + TRADE_ID_JUMP_MAX:
+            raise FrameError(f"expected a trade id near {facts.trade_id}, found {trade.last_id}")
         if not trade.aggregate:
             facts.plain_trades = True
         if trade.last_id <= facts.trade_id:
@@ -365,7 +399,7 @@ class Microstructure:
             self._change(market, BookState.CORRUPT, reason)
             self._change(market, BookState.SYNCING, "a new snapshot is needed")
         market.facts.resyncs += 1
-        market.facts.buffer.clear()
+        market.facts.buffer, market.facts.buffer_bytes = [], 0
         self._drop_book(market)
         self._ctx.request(SNAPSHOT, market.facts.symbol.encode())
 

@@ -24,7 +24,7 @@ from alphapack.shell.journal import is_journal, read_journal
 
 HEARTBEAT_NS = 100 * NANOS_PER_MS
 SESSION_GAP_NS = 60 * NANOS_PER_S
-LINE_BYTES_MAX = 64_000_000
+LINE_BYTES_MAX = 16_000_000
 COMPLAINTS_A_FILE = 20
 
 _READ_BYTES = 1 << 18
@@ -133,7 +133,7 @@ class Capture:
 
     def fingerprint(self) -> str:
         """Return 16 hex digits that name these recordings wherever they lie."""
-        digest = hashlib.blake2b(digest_size=8)
+        digest = hashlib.blake2b(repr(self.names).encode(), digest_size=8)
         for path in self.paths:
             name, size = path.name.encode(), path.stat().st_size
             digest.update(b"%d:%b%d:" % (len(name), name, size))

@@ -59,7 +59,8 @@ def data_dir(configured: str | None, environ: Mapping[str, str], warn: Callable[
         return folder
     try:
         folder = user_data_dir(environ)
-        reason = _refusal(folder)
+        # A service account's home is often a name alone; making it is not ours to do.
+        reason = _refusal(folder) if any(parent.is_dir() for parent in list(folder.parents)[:-1]) else f"nothing of {folder} exists"
     except RuntimeError as error:  # An account without a home.
         reason = str(error)
     if reason is None:

@@ -81,11 +81,11 @@ def _restored(build: Callable[[], Engine], journal: FileJournal, checkpoints: Fi
         engine = build()
         try:
             engine.load(state)
-        except (ValueError, AssertionError, msgspec.MsgspecError) as error:
+            if engine.save() == state:
+                return engine
+        except (ValueError, KeyError, OverflowError, AssertionError, msgspec.MsgspecError) as error:
             report(f"checkpoint at seq {before} does not load ({error}); trying the one before")
             continue
-        if engine.save() == state:
-            return engine
         report(f"checkpoint at seq {before} does not save to what it was loaded from; trying the one before")
     if journal.first_seq > 1:
         raise RecoveryError(

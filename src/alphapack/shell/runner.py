@@ -69,6 +69,7 @@ class Runner:
         self._loop = asyncio.get_running_loop()
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._starting: str | None = "starting"
+        self._was_ready = False
 
     # Inputs
 
@@ -281,9 +282,11 @@ class Runner:
             return "ended", "the recording is over; the clock stands still"
         if self._starting is not None:
             return "starting", self._starting
-        if not any(one.state != BookState.SYNCING.name for one in symbols.values()):
+        syncing = [name for name, one in symbols.items() if one.state == BookState.SYNCING.name]
+        if len(syncing) == len(symbols) and not self._was_ready:
             return "starting", "no book is proven yet: a depth snapshot and the differences that follow it are awaited"
-        return "ready", None
+        self._was_ready = True
+        return "ready", f"awaiting snapshots of {', '.join(syncing)}" if syncing else None
 
     def _short(self, name: str, symbols: Iterable[str]) -> str:
         """Return the bare name where only one venue has it."""

@@ -134,7 +134,7 @@ class BinanceCodec:
         bids, asks = bytes(wire.b), bytes(wire.a)
         if wire.last < 0 or wire.first < 0 or not bids or not asks:
             raise FrameError("expected U, u, b and a in a depthUpdate, found some missing")
-        if not wire.first <= wire.last <= ID_MAX or (wire.pu or 0) > ID_MAX:
+        if not wire.first <= wire.last <= ID_MAX or not -1 <= (wire.pu or 0) <= ID_MAX:
             raise FrameError(f"expected U <= u in a depthUpdate, found U {wire.first} u {wire.last}")
         if self._market != "spot" and wire.pu is None:
             raise FrameError(f"expected pu in a {self.venue} depthUpdate, found none")
