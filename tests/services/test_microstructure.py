@@ -712,3 +712,102 @@ def test_microstructure_features_equal_the_slow_twin_on_a_feed_that_loses_repeat
         for message in (exchanges[one].change([3]), exchanges[one].snapshot(), exchanges[one].change([4])):
             deliver(one, message)
         assert feed.state(full) == "LIVE", "whatever was lost, a snapshot and what follows it bring the book back"
+
+
+# Sessions, spares and streams that tell nothing new
+
+
+def restarted(feed: Feed, *messages: dict[str, Any]) -> list[Record]:
+    feed.beat(5_000)
+    feed.step(SessionStart, "again")
+    return feed.send(*messages)
+
+
+def test_a_second_session_goes_live_from_the_snapshot_it_begins_with() -> None:
+    feed = Feed().live()
+    caused = restarted(feed, snapshot(900, [["200.0", "1"]], [["201.0", "2"]]), diff(890, 905, 880))
+    assert feed.state() == "LIVE"
+    assert [record.after for record in caused if isinstance(record, BookStateChanged)] == [CORRUPT, SYNCING, LIVE]
+    assert feed.levels() == ([(200.0, 1.0)], [(201.0, 2.0)])
+
+
+def test_a_spare_snapshot_that_the_book_has_passed_is_forgotten() -> None:
+    feed = Feed().live()
+    feed.send(snapshot(111), diff(111, 112, 110), diff(120, 121, 119))
+    assert feed.state() == "SYNCING"
+    feed.send(snapshot(121), diff(122, 123, 121))
+    assert feed.state() == "LIVE"
+
+
+def test_a_session_start_forgets_which_trades_were_seen() -> None:
+    feed = Feed().live()
+    feed.send(trade(1_000))
+    restarted(feed, snapshot(900), diff(890, 905, 880), aggregate(5, 6))
+    assert feed.read().ti_n == 1
+
+
+def test_an_absurd_trade_id_does_not_make_duplicates_of_what_follows() -> None:
+    feed = Feed().live()
+    feed.send(trade(10))
+    caused = feed.send(trade(2**62))
+    assert any(isinstance(record, FrameRejected) and "near 10" in record.reason for record in caused)
+    feed.send(trade(11))
+    assert feed.read().ti_n == 2
+
+
+@pytest.mark.parametrize("ms", [3_000, 6_000])
+def test_repeated_updates_are_no_sign_of_life(ms: int) -> None:
+    feed = Feed().live()
+    for _ in range(ms // 500 + 1):
+        feed.beat(500)
+        feed.send(diff(95, 110, 94))
+    assert feed.state() == ("STALE" if ms == 3_000 else "SYNCING")
+
+
+def test_futures_ids_that_begin_again_lower_lead_to_a_new_snapshot() -> None:
+    feed = Feed().live()
+    for i in range(20):
+        feed.beat(500)
+        feed.send(diff(10 + i, 10 + i, 9 + i))
+    assert feed.state() == "SYNCING"
+    feed.send(snapshot(30), diff(31, 31, 30))
+    assert feed.state() == "LIVE"
+
+
+# Hostile sizes
+
+
+@pytest.mark.parametrize("previous", [-(10**26), 10**26, -2])
+def test_an_id_that_cannot_be_kept_is_refused_and_the_state_can_be_saved(previous: int) -> None:
+    feed = Feed()
+    caused = feed.send(diff(1, 2, previous))
+    assert any(isinstance(record, FrameRejected) for record in caused)
+    again = app.build()
+    again.load(feed.engine.save())
+    assert again.hexdigest() == feed.engine.hexdigest()
+
+
+def test_more_levels_than_a_venue_sends_are_refused_at_once() -> None:
+    feed = Feed().live()
+    caused = feed.send(diff(111, 112, 110, [[f"{i}.0", "1"] for i in range(1, 20_002)]))
+    assert any(isinstance(record, FrameRejected) and "at most 20000 levels" in record.reason for record in caused)
+    assert feed.state() == "SYNCING"
+
+
+def test_a_read_has_no_say_in_whether_sums_are_too_large() -> None:
+    """The guards of the running sums look at windows that were brought to now first, whoever looked in between."""
+
+    def outcome(*, read: bool) -> tuple[str, str]:
+        feed, update = Feed(stale_after_ms=60_000).live(), 110
+        churn = [level for _ in range(250) for level in (["90.0", str(2**52)], ["90.0", "0"])]
+        for ms in (100, 2_400, 2_400, 1):
+            feed.beat(ms)
+            feed.send(diff(update + 1, update + 1, update, churn))
+            update += 1
+        feed.beat(250)
+        if read:
+            feed.engine.microstructure.microstructure(BTC)
+        feed.send(diff(update + 1, update + 1, update, churn))
+        return feed.state(), feed.engine.hexdigest()
+
+    assert outcome(read=True) == outcome(read=False)
