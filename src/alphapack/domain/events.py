@@ -15,14 +15,17 @@ class FrameError(ValueError):
     """A frame that is not what the venue's protocol promises: one line on what was expected and what came."""
 
 
-class WireEvent(msgspec.Struct, frozen=True):
-    """Base of what a codec makes of a frame; ``symbol`` is the full name, ``venue_ns`` 0 where the venue says no time."""
+class WireEvent(msgspec.Struct, frozen=True, gc=False):
+    """Base of what a codec makes of a frame; flat, so that the collector need not look at it.
+
+    ``symbol`` is the full name, ``venue_ns`` 0 where the venue says no time.
+    """
 
     symbol: str
     venue_ns: int
 
 
-class DepthDiff(WireEvent, frozen=True):
+class DepthDiff(WireEvent, frozen=True, gc=False):
     """Absolute quantities at changed prices; ``first..last`` and ``previous`` are the venue's update ids."""
 
     first: int
@@ -32,7 +35,7 @@ class DepthDiff(WireEvent, frozen=True):
     asks: bytes
 
 
-class DepthSnapshot(WireEvent, frozen=True):
+class DepthSnapshot(WireEvent, frozen=True, gc=False):
     """A whole book as of update ``last``."""
 
     last: int
@@ -40,7 +43,7 @@ class DepthSnapshot(WireEvent, frozen=True):
     asks: bytes
 
 
-class Trade(WireEvent, frozen=True):
+class Trade(WireEvent, frozen=True, gc=False):
     """One trade, or an aggregate of trades ``first_id..last_id`` of one taker order at one price."""
 
     first_id: int
@@ -51,7 +54,7 @@ class Trade(WireEvent, frozen=True):
     aggregate: bool
 
 
-class TopOfBook(WireEvent, frozen=True):
+class TopOfBook(WireEvent, frozen=True, gc=False):
     """Best bid and ask as the venue states them for update ``update``."""
 
     update: int
@@ -61,7 +64,7 @@ class TopOfBook(WireEvent, frozen=True):
     ask_quantity: bytes
 
 
-class Candle(WireEvent, frozen=True):
+class Candle(WireEvent, frozen=True, gc=False):
     """One candle; only a ``closed`` one is final. Times are the venue's, in milliseconds."""
 
     open_ms: int
@@ -75,7 +78,7 @@ class Candle(WireEvent, frozen=True):
     closed: bool
 
 
-class Ignored(WireEvent, frozen=True):
+class Ignored(WireEvent, frozen=True, gc=False):
     """A well-formed message that says nothing about the market (an acknowledgement, a notice)."""
 
     what: str

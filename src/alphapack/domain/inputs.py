@@ -30,7 +30,7 @@ class SessionStart(Input, frozen=True, tag="session"):
     source: str
 
 
-class Frame(Input, frozen=True, tag="frame"):
+class Frame(Input, frozen=True, tag="frame", gc=False):
     """Bytes exactly as a venue sent them; ``symbol`` is the venue's name where the payload does not say it."""
 
     venue: str
@@ -38,7 +38,7 @@ class Frame(Input, frozen=True, tag="frame"):
     payload: bytes
 
 
-class Heartbeat(Input, frozen=True, tag="beat"):
+class Heartbeat(Input, frozen=True, tag="beat", gc=False):
     """Time passed and nothing came."""
 
 

@@ -3,6 +3,7 @@
 The law: what ``step`` returns, and every later answer, is a function of the inputs so far and of nothing else.
 """
 
+import functools
 import struct
 from collections.abc import Callable, Iterator, Sequence
 
@@ -24,6 +25,11 @@ REJECTIONS_NS = NANOS_PER_S
 _frame_head = struct.Struct("<QqIQ")
 _encode = msgspec.msgpack.Encoder().encode
 _encode_record = msgspec.json.Encoder().encode
+
+
+@functools.lru_cache(maxsize=4_096)
+def _origin(venue: str, symbol: str) -> bytes:
+    return f"{venue}:{symbol}".encode()
 
 
 class _Rejections(msgspec.Struct, array_like=True):
@@ -107,8 +113,8 @@ class Engine:
         self.now_ns = entry.ts_ns
         if kind is Frame:
             assert isinstance(entry, Frame)
-            origin = f"{entry.venue}:{entry.symbol}".encode()
-            self._digest.update(_frame_head.pack(entry.seq, entry.ts_ns, len(origin), len(entry.payload)) + origin + entry.payload)
+            origin, payload = _origin(entry.venue, entry.symbol), entry.payload
+            self._digest.update(_frame_head.pack(entry.seq, entry.ts_ns, len(origin), len(payload)) + origin + payload)
         else:
             self._digest.update(_encode(entry))
         self._handlers[kind](entry)

@@ -189,7 +189,7 @@ class Microstructure:
         facts.messages += 1
         if event.venue_ns:
             facts.lag_ns = self._ctx.now_ns - event.venue_ns
-        before = market.book.tick, market.book.lot
+        tick, lot = market.book.tick, market.book.lot
         try:
             handle = self._handlers.get(type(event))
             if handle is not None:
@@ -198,7 +198,8 @@ class Microstructure:
             facts.rejected += 1
             raise
         finally:
-            self._tell_steps(market, before)
+            if market.book.tick is not tick or market.book.lot is not lot:
+                self._tell_steps(market, (tick, lot))
             # A ticker moves no window, and the digest has its bytes: features after it are computed for those who ask.
             if facts.state is BookState.LIVE and type(event) is not TopOfBook:
                 self._ctx.observe(self.features(market).tobytes())
