@@ -175,3 +175,13 @@ def test_every_feature_and_every_route_is_documented() -> None:
     stated = {re.sub(r"\?.*", "", path) for path in re.findall(r"`GET (\S+?)`", http)}
     served = {re.sub(r":\w+\}", "}", path).replace("{kind}", "microstructure") for route in ROUTES for path in route.paths}
     assert stated == served
+
+
+def test_the_replay_in_the_readme_is_what_a_replay_prints(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (shown,) = [block for block in blocks(README, "text") if "alphapack replay" in block]
+    name = re.search(r"replay (\S+)", shown)
+    assert name is not None
+    assert cli.main(["replay", str(data / "captures" / name[1])]) == 0
+    printed = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    stated = [" ".join(line.split()) for line in shown.splitlines()[1:] if not line.startswith("span ")]
+    assert [line for line in printed if not line.startswith("span ")] == stated
