@@ -47,7 +47,7 @@ class Runner:
         clock: Clock | None = None,
         config: Callable[[], dict[str, object]],
         default_venue: str = "",
-        checkpoint_inputs: int = 50_000,
+        checkpoint_inputs: int = 20_000,
         checkpoint_s: float = 60.0,
     ) -> None:
         self.engine = engine
