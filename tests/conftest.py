@@ -39,6 +39,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     for name in [name for name in os.environ if name.startswith("ALPHAPACK__") or name.startswith("XDG_")]:
         monkeypatch.delenv(name)
-    for name in ("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA"):
+    for name in ("HOME",):
         monkeypatch.setenv(name, str(folder))
     return folder

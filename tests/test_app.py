@@ -165,7 +165,7 @@ def test_a_signal_does_not_wait_for_kernels_to_be_compiled(capture: Path, tmp_pa
 
 
 def test_without_a_home_that_can_be_written_it_serves_from_a_temporary_folder_and_says_so(capture: Path, tmp_path: Path) -> None:
-    home = {name: "/dev/null/home" for name in ("HOME", "USERPROFILE", "XDG_DATA_HOME", "LOCALAPPDATA")}
+    home = {name: "/dev/null/home" for name in ("HOME", "XDG_DATA_HOME")}
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     with kill.Served([capture], tmp_path / "state", "1", named=False, TMPDIR=str(temporary), **home) as served:

@@ -57,7 +57,7 @@ def fingerprint(package: Path, environ: Mapping[str, str]) -> str:
 
 def user_cache(environ: Mapping[str, str]) -> Path | None:
     """Return the folder in which this system keeps a user's caches, None where the user has no home."""
-    named = Path(environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", ""))
+    named = Path(environ.get("XDG_CACHE_HOME", ""))
     if named.is_absolute():
         return named
     try:
@@ -73,10 +73,9 @@ def private(folder: Path) -> bool:
     """Make the folder if need be; tell whether we can write it and nobody else can."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if sys.platform != "win32":  # There the user's own folders are protected by access lists.
-            found = folder.lstat()
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-                return False
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+            return False
         with tempfile.TemporaryFile(dir=folder):
             return True
     except OSError:
@@ -88,7 +87,7 @@ def roots(environ: Mapping[str, str]) -> Iterator[Path]:
     home = user_cache(environ)
     if home is not None:
         yield home / "alphapack" / "numba"
-    user = os.getuid() if sys.platform != "win32" else environ.get("USERNAME", "user")
+    user = os.getuid()
     with contextlib.suppress(FileNotFoundError):  # No temporary folder can be written either.
         yield Path(tempfile.gettempdir()) / f"alphapack-numba-{user}"
 

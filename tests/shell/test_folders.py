@@ -25,8 +25,6 @@ with Lock(Path(sys.argv[1])):
         ("linux", {"HOME": "/h", "XDG_DATA_HOME": "/d"}, "/d/alphapack"),
         ("linux", {"HOME": "/h", "XDG_DATA_HOME": "relative"}, "/h/.local/share/alphapack"),
         ("darwin", {"HOME": "/h", "XDG_DATA_HOME": "/d"}, "/h/Library/Application Support/alphapack"),
-        ("win32", {"HOME": "/h", "LOCALAPPDATA": "/l"}, "/l/alphapack"),
-        ("win32", {"HOME": "/h"}, "/h/AppData/Local/alphapack"),
     ],
 )
 def test_each_system_has_its_own_place(platform: str, environ: dict[str, str], expected: str) -> None:

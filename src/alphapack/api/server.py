@@ -296,8 +296,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         if sys.platform == "darwin" and port and _answers(family, where):
             raise OSError(errno.EADDRINUSE, "in use")  # BSDs let a specific address be bound beside a wildcard listener.
-        if sys.platform != "win32":
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(where)
         listener.listen(BACKLOG)
     except OSError as error:

@@ -1,6 +1,7 @@
 """Where state lives: the data folder, an engine's folder within it, its lock, and its erasure."""
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -12,14 +13,8 @@ from types import TracebackType
 
 import msgspec
 
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
-
 _ENGINE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _STATE = ("journal", "checkpoints", "ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm", "ledger.sqlite-journal")
-_LOCKED_BYTE = 1 << 20  # Windows locks bytes against reading too, so the lock lies beyond the pid.
 
 
 class FolderError(OSError):
@@ -39,9 +34,7 @@ class AlreadyRunning(RuntimeError):
 def user_data_dir(environ: Mapping[str, str], platform: str = sys.platform) -> Path:
     """Return this system's folder for alphapack's data of one user."""
     home = Path(environ["HOME"]) if environ.get("HOME") else Path.home()
-    if platform == "win32":
-        base = Path(environ["LOCALAPPDATA"]) if environ.get("LOCALAPPDATA") else home / "AppData" / "Local"
-    elif platform == "darwin":
+    if platform == "darwin":
         base = home / "Library" / "Application Support"
     else:
         stated = Path(environ.get("XDG_DATA_HOME", ""))  # The standard says to ignore a relative one.
@@ -82,13 +75,13 @@ def _refusal(folder: Path) -> str | None:
 
 def _temporary() -> Path:
     """Return a folder of this user alone below the system's temporary one, the same at every start where it can be trusted."""
-    user = os.getuid() if sys.platform != "win32" else os.environ.get("USERNAME", "user")
+    user = os.getuid()
     folder = Path(tempfile.gettempdir()) / f"alphapack-{user}"
     with contextlib.suppress(OSError):
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
         # Anybody may make folders there, so one that somebody else made or can write is not ours.
-        trusted = sys.platform == "win32" or (found.st_uid == os.getuid() and not found.st_mode & 0o022)
+        trusted = found.st_uid == os.getuid() and not found.st_mode & 0o022
         if trusted and not folder.is_symlink() and _refusal(folder) is None:
             return folder
     return Path(tempfile.mkdtemp(prefix="alphapack-"))
@@ -152,7 +145,7 @@ class Lock:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            _lock(descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
             holder = os.read(descriptor, 32)
             os.close(descriptor)
@@ -168,7 +161,7 @@ class Lock:
         """Give the lock back; the file stays, because a waiter may hold it open."""
         if self._descriptor is not None:
             os.ftruncate(self._descriptor, 0)
-            _unlock(self._descriptor)
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             os.close(self._descriptor)
             self._descriptor = None
 
@@ -178,28 +171,6 @@ class Lock:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.release()
-
-
-if sys.platform == "win32":
-
-    def _lock(descriptor: int) -> None:
-        os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        finally:
-            os.lseek(descriptor, 0, os.SEEK_SET)
-
-    def _unlock(descriptor: int) -> None:
-        os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
-
-else:
-
-    def _lock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-    def _unlock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def engines(data: Path) -> Iterator[EngineFolder]:
