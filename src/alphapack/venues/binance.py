@@ -28,6 +28,8 @@ NAME_LENGTH_MAX = 40
 """Longest name taken for a symbol; delivery contracts and multiplied tokens stay far below."""
 MICROSECONDS_FROM = 10**14
 """A time this large cannot be milliseconds (the year 5138) and is no microseconds before 1973."""
+MILLISECONDS_MAX = 9 * 10**12
+"""The year 2255: in nanoseconds it still fits an int64."""
 TIME_MAX = 4 * 10**15
 ID_MAX = (1 << 63) - 1
 _TICKER_STREAM = b'@bookTicker","data":{'
@@ -219,7 +221,7 @@ class BinanceCodec:
 
 def nanos(time: int) -> int:
     """Return a venue time in nanoseconds, given milliseconds or microseconds (told apart by size); 0 where none was given."""
-    if not 0 <= time < TIME_MAX:
+    if not 0 <= time < TIME_MAX or MILLISECONDS_MAX < time < MICROSECONDS_FROM:
         raise FrameError(f"expected a time in milli- or microseconds since 1970, found {time}")
     return time * 1_000 if time >= MICROSECONDS_FROM else time * 1_000_000
 
