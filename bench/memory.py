@@ -7,11 +7,12 @@ import json
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from report import USDM, Row
+from report import USDM, Row, median
 
 SYMBOLS = 20
 MB = 1e6
@@ -49,6 +50,11 @@ def replay(symbols: int) -> dict[str, float]:
     books = [market.book for market in engine.microstructure._markets.values()]
     arrays = sum(value.nbytes for value in vars(books[0]).values() if isinstance(value, np.ndarray))
     history = engine.microstructure._markets[next(iter(engine.microstructure._markets))].history.nbytes
+    saves = []
+    for _ in range(5):
+        start = time.perf_counter()
+        engine.save()
+        saves.append(1_000 * (time.perf_counter() - start))
     live = sum(engine.microstructure.health(name).state == "LIVE" for name in engine.microstructure.symbols())
     return {
         "live": live,
@@ -59,6 +65,7 @@ def replay(symbols: int) -> dict[str, float]:
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MB,
         "book": arrays / MB,
         "history": history / MB,
+        "save_ms": median(saves),
     }
 
 
@@ -80,6 +87,7 @@ def run() -> list[Row]:
     whole = f"{many['peak']:.0f} MB peak (half way {many['half']:.0f}, end {many['end']:.0f}; {many['before']:.0f} before the first frame)"
     return [
         Row("P14", "one book over the USD-M capture (9,596 levels at its end)", book, "<= 5 MB", one["book"] + one["history"] <= 5),
+        Row("save", f"state taken for a checkpoint, {SYMBOLS} symbols", f"{many['save_ms']:.1f} ms", "-", None),
         Row("P14", f"{SYMBOLS} symbols, {many['frames']:,.0f} frames replayed", whole, "< 500 MB", many["peak"] < 500),
     ]
 

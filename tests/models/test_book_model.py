@@ -373,3 +373,17 @@ def test_a_level_that_a_snapshot_names_twice_or_as_zero_is_kept_once_or_not() ->
     book = FeatureBook(None, None, None)
     book.snapshot(b'[["100","1"],["100.0","2"],["99","0"]]', b'[["101","0.0"]]')
     assert (book.side("bids", 9), book.side("asks", 9)) == ([(100.0, 2.0)], [])
+
+
+def test_the_bound_on_levels_does_not_depend_on_how_large_a_difference_was_seen_before() -> None:
+    def levels(n: int) -> bytes:
+        return b"[" + b",".join(b'["%d.0","1"]' % (200 + i) for i in range(n)) + b"]"
+
+    seen = opened()
+    seen.diff(START_NS, NONE, levels(20_000))
+    restored = FeatureBook(None, None, None)
+    restored.load(seen.save())
+    for book in (seen, restored):
+        with pytest.raises(FrameError, match="at most 20000 levels"):
+            book.diff(START_NS, NONE, levels(20_001))
+    assert seen.save() == restored.save()

@@ -164,8 +164,7 @@ class FeatureBook:
         self.clear()
         self.forget()
         sides = steps.pairs(bids), steps.pairs(asks)
-        if max(map(len, sides)) > BOOK_LEVELS_MAX:
-            raise FrameError(f"expected at most {BOOK_LEVELS_MAX} levels a side, found {max(map(len, sides))}")
+        check_levels(max(map(len, sides)), BOOK_LEVELS_MAX)
         every = sides[0] + sides[1]
         prices, quantities = [price for price, _ in every], [quantity for _, quantity in every]
         try:
@@ -191,6 +190,7 @@ class FeatureBook:
         counts = flow.parse(bids, asks, self.marks, self.scratch) if self.tick and self.lot else wire.UNFAMILIAR
         if counts < 0:
             counts = self._parse_slowly(bids, asks)
+        check_levels(max(counts >> 32, counts & 0xFFFFFFFF), LEVELS_MAX)
         while True:
             status = flow.depth(ts_ns, counts, self.scratch, self.levels, self.marks, self.reals, self.cancels, self.pending)
             if status == flow.OK:
@@ -327,8 +327,7 @@ class FeatureBook:
 
     def _parse_slowly(self, bids: bytes, asks: bytes) -> int:
         sides = steps.pairs(bids), steps.pairs(asks)
-        if max(map(len, sides)) > LEVELS_MAX:
-            raise FrameError(f"expected at most {LEVELS_MAX} levels a side, found {max(map(len, sides))}")
+        check_levels(max(map(len, sides)), LEVELS_MAX)  # Before room is made for them.
         every = sides[0] + sides[1]
         self.refine([price for price, _ in every], [quantity for _, quantity in every])
         self._make_room(0, max(len(sides[0]), len(sides[1])))
@@ -345,6 +344,12 @@ class FeatureBook:
             self.levels = wider
         if scratch > self.scratch.shape[1]:
             self.scratch = np.zeros((4, 1 << (scratch - 1).bit_length()), np.int64)
+
+
+def check_levels(found: int, most: int) -> None:
+    """Refuse more levels a side than a venue sends."""
+    if found > most:
+        raise FrameError(f"expected at most {most} levels a side, found {found}")
 
 
 def largest(*numbers: Int64Array1D) -> int:

@@ -54,7 +54,9 @@ def recover(
             report(f"the ledger lacks {lacking} rows from before the checkpoint at seq {engine.seq}: replaying from the first input")
             engine = build()
         else:
-            report(f"the ledger lacks {lacking} rows from before seq {engine.seq}: they were lost while the disk refused")
+            report(
+                f"the ledger lacks {lacking} rows from before seq {engine.seq}, and the journal no longer holds all inputs that caused them"
+            )
     started = engine.seq
     for first, last in journal.gaps():
         if started < last:

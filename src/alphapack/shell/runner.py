@@ -1,7 +1,8 @@
-"""Stamp, journal, step, publish: the engine's life in the world, and its answers to the API.
+"""Stamp, step, hand to the committer: the engine's life in the world, and its answers to the API.
 
-One task steps inputs in slices of at most a millisecond, so that the same loop answers HTTP in between. Nothing that was
-journaled is dropped; what is not durable yet is told by ``durable_seq`` behind ``seq``.
+One task steps inputs in slices of at most a millisecond, so that the same loop answers HTTP in between. An input is stepped in
+memory before it is on disk, but nothing of it is acknowledged before: what is not durable yet is told by ``durable_seq`` behind
+``seq``. Nothing that was journaled is dropped.
 """
 
 import asyncio
@@ -74,7 +75,7 @@ class Runner:
     # Inputs
 
     def submit(self, make: Callable[[int, int], AnyInput]) -> int:
-        """Stamp an input, journal it and step it; returns its seq. Called on the loop."""
+        """Stamp an input, step it and hand it to the committer; returns its seq. Called on the loop."""
         now_ns = self._clock.now_ns() if self._clock is not None else 0  # A recording's clock is where its engine stands.
         entry = make(self.engine.seq + 1, max(now_ns, self.engine.now_ns))
         self._take(entry)
