@@ -7,11 +7,13 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import peers
 from report import USDM, Row, median
 
 SYMBOLS = 20
@@ -74,10 +76,35 @@ def resident() -> float:
     return pages * resource.getpagesize() / MB
 
 
-def measured(symbols: int) -> dict[str, float]:
-    answer = subprocess.run([sys.executable, __file__, str(symbols)], capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
+def measured(what: int | str) -> dict[str, float]:
+    """Measure in a process of its own: so many symbols replayed, or a peer's backtest of the files in a folder."""
+    answer = subprocess.run([sys.executable, __file__, str(what)], capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
     found: dict[str, float] = json.loads(answer.stdout)
     return found
+
+
+def backtested(folder: Path) -> dict[str, float]:
+    """Run hftbacktest over its files of the capture and return what the process took for them."""
+    snapshot, events, loop = str(folder / "snapshot.npz"), str(folder / "events.npz"), peers.hftbacktest_loop()
+    first = peers.hftbacktest_of(snapshot, snapshot)
+    loop(first)  # Compiled now, so that the compiler's memory is not taken for the backtest's.
+    first.close()
+    before = resident()
+    backtest = peers.hftbacktest_of(snapshot, events)
+    loop(backtest)
+    return {"taken": resident() - before}
+
+
+def of_peer(ours: float) -> Row:
+    """Return the row of what is held for one symbol by a backtest over the same messages."""
+    peer = peers.Peer("backtest over the same messages, ROIVector", ("hftbacktest",), peers.hftbacktest_roi)
+    if peer.missing():
+        return Row("P14", f"  hftbacktest {peer.what}", "", "", None, "not installed")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, events in zip(("snapshot", "events"), peers.hftbacktest_events(peers.real()), strict=True):
+            np.savez(Path(folder) / name, data=events)
+        taken = measured(folder)["taken"]
+    return Row("P14", f"  {peer.label()}", "", "", None, f"{taken:.0f} MB, grows with the recording", f"{taken / ours:.0f}x")
 
 
 def run() -> list[Row]:
@@ -87,10 +114,12 @@ def run() -> list[Row]:
     whole = f"{many['peak']:.0f} MB peak (half way {many['half']:.0f}, end {many['end']:.0f}; {many['before']:.0f} before the first frame)"
     return [
         Row("P14", "one book over the USD-M capture (9,596 levels at its end)", book, "<= 5 MB", one["book"] + one["history"] <= 5),
+        of_peer(one["book"] + one["history"]),
         Row("save", f"state taken for a checkpoint, {SYMBOLS} symbols", f"{many['save_ms']:.1f} ms", "-", None),
         Row("P14", f"{SYMBOLS} symbols, {many['frames']:,.0f} frames replayed", whole, "< 500 MB", many["peak"] < 500),
     ]
 
 
 if __name__ == "__main__":
-    print(json.dumps(replay(int(sys.argv[1]))))
+    asked = sys.argv[1]
+    print(json.dumps(replay(int(asked)) if asked.isdecimal() else backtested(Path(asked))))

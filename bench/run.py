@@ -1,7 +1,9 @@
 """Measure the goals: ``python bench/run.py [GROUP ...] [--json FILE]``.
 
-Groups: step (rate of the engine), memory (P14), serve (P12, P13). Needs the recorded captures (``ALPHAPACK_DATA``) and the
-package's ``bench`` extra.
+Groups: wire (P1, P2), book (P4), curves (cost against symbols, depth and window), step (rate of the engine), memory (P14),
+serve (P12, P13). Needs the recorded captures (``ALPHAPACK_DATA``) and the package's ``bench`` extra. What other projects make of
+the same work is measured beside it where they are installed, as ``requirements/peers.txt`` locks them with all that the package
+itself needs; without them their rows say so.
 """
 
 import argparse
@@ -11,7 +13,7 @@ from pathlib import Path
 
 from report import DATA, Row, show
 
-GROUPS = ("step", "memory", "serve")
+GROUPS = ("wire", "book", "curves", "step", "memory", "serve")
 
 
 def main() -> int:

@@ -9,9 +9,10 @@ import json
 import math
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,13 @@ MS = 1_000_000
 SECOND = 1_000 * MS
 GRID_NS = 100 * MS
 TRADE_HOLD_NS = 250 * MS
+SLOT_NS = 600 * SECOND
+DAY_SLOTS = 144
+VPIN_BUCKETS = 50
+KYLE_SECONDS = 300
+KYLE_SECONDS_WITH_TRADES = 30
+LOG_SCALE = 2**120
+"""Changes of log mid are kept in these parts, so that the logarithm's float is an integer of them."""
 TOP = 5
 SIDES = ("bid", "ask")
 
@@ -51,6 +59,14 @@ class Row:
     depth_ask: float | None = None
     depth_bid_quote: float | None = None
     depth_ask_quote: float | None = None
+    ofi: float | None = None
+    ofi_1: float | None = None
+    vpin: float | None = None
+    vpin_n: int | None = None
+    kyle_lambda: float | None = None
+    kyle_n: int | None = None
+    trade_rate: float | None = None
+    microprice_stoikov: float | None = None
     buy_volume: Fraction | None = None
     """Base volume of buying aggressors over 5 s, exact; with ``sell_volume`` also before 5 s of LIVE have passed."""
     sell_volume: Fraction | None = None
@@ -71,6 +87,16 @@ class Diff:
     entries: tuple[tuple[str, int, int], ...]
 
 
+@dataclass(slots=True, frozen=True)
+class Adjustment:
+    """What was fitted for ``microprice_stoikov``: the shift of the mid, in ticks, by state of the best levels."""
+
+    tick: Fraction
+    shift: Sequence[Sequence[float]]
+    """By imbalance bucket (0 to 9), then by spread in ticks (1 to 4, so one less as an index)."""
+
+
+@lru_cache(maxsize=2**17)
 def units(text: str) -> int:
     """Return a decimal text as an integer of 1e-8, exactly."""
     value = Fraction(text) * SCALE
@@ -79,9 +105,9 @@ def units(text: str) -> int:
     return value.numerator
 
 
-def ratio(numerator: int, denominator: int) -> float:
+def ratio(numerator: int | Fraction, denominator: int | Fraction) -> float:
     """Return the quotient rounded once, 0 for an empty window."""
-    return numerator / denominator if denominator else 0.0
+    return float(numerator / denominator) if denominator else 0.0
 
 
 class Side:
@@ -120,16 +146,76 @@ class Side:
         return limit is None or self.sign * price <= limit
 
 
+class Tape:
+    """Base volume of every trade by ten-minute slot of the epoch, the newest ``DAY_SLOTS`` of them: a day."""
+
+    def __init__(self) -> None:
+        self.since_ns: int | None = None
+        self.slots: dict[int, int | Fraction] = {}
+
+    def add(self, ts_ns: int, volume: int | Fraction) -> None:
+        """Put one trade on the tape."""
+        if self.since_ns is None:
+            self.since_ns = ts_ns
+        slot = ts_ns // SLOT_NS
+        self.slots = {held: total for held, total in self.slots.items() if held > slot - DAY_SLOTS}
+        self.slots[slot] = self.slots.get(slot, 0) + volume
+
+    def day_volume(self, ts_ns: int) -> int | Fraction | None:
+        """Return what was traded in the day up to now; None until the tape is a day old."""
+        if self.since_ns is None or ts_ns - self.since_ns < DAY_SLOTS * SLOT_NS:
+            return None
+        return sum(total for slot, total in self.slots.items() if slot > ts_ns // SLOT_NS - DAY_SLOTS)
+
+
+class VolumeClock:
+    """Buckets of equal volume, filled by trades in their order; a trade is split at the edge."""
+
+    def __init__(self, fixed: Fraction | None) -> None:
+        self.fixed = fixed
+        self.tape = Tape()
+        self.size: Fraction | None = None
+        """Volume of the open bucket; None while none is open."""
+        self.bought: int | Fraction = 0
+        self.sold: int | Fraction = 0
+        self.full: deque[tuple[Fraction, Fraction]] = deque(maxlen=VPIN_BUCKETS)
+        """(|bought - sold|, size) of the newest full buckets."""
+        self.vpin: float | None = None
+
+    def fill(self, ts_ns: int, volume: int | Fraction, *, seller: bool) -> None:
+        """Pour one trade, which is on the tape, into the buckets."""
+        if self.size is None:
+            self.size = self._next_size(ts_ns)
+        while volume and self.size is not None:
+            part = min(volume, self.size - self.bought - self.sold)
+            volume -= part
+            if seller:
+                self.sold += part
+            else:
+                self.bought += part
+            if self.bought + self.sold == self.size:
+                self.full.append((Fraction(abs(self.bought - self.sold)), self.size))
+                self.size, self.bought, self.sold = self._next_size(ts_ns), 0, 0
+                if len(self.full) == VPIN_BUCKETS:
+                    imbalance, filled = (sum(column, Fraction()) for column in zip(*self.full, strict=True))
+                    self.vpin = float(imbalance / filled)
+
+    def _next_size(self, ts_ns: int) -> Fraction | None:
+        """Return the size of a bucket that opens now; one opens as soon as the one before is full."""
+        day = self.tape.day_volume(ts_ns)
+        return self.fixed if self.fixed is not None else None if day is None else Fraction(day, VPIN_BUCKETS)
+
+
 class Window:
     """What happened in (t - length, t], with exact running sums of its two quantities."""
 
     def __init__(self, length_ns: int) -> None:
         self.length_ns = length_ns
-        self.entries: deque[tuple[int, int, int]] = deque()
-        self.a = 0
-        self.b = 0
+        self.entries: deque[tuple[int, int | Fraction, int | Fraction]] = deque()
+        self.a: int | Fraction = 0
+        self.b: int | Fraction = 0
 
-    def add(self, ts_ns: int, a: int, b: int) -> None:
+    def add(self, ts_ns: int, a: int | Fraction, b: int | Fraction) -> None:
         """Append one entry."""
         self.entries.append((ts_ns, a, b))
         self.a += a
@@ -147,9 +233,12 @@ class Window:
 
 
 class Twin:
-    """One symbol's book and features; time must not go back."""
+    """One symbol's book and features; time must not go back.
 
-    def __init__(self, venue: str, symbol: str, *, stale_after_ms: int = 3_000) -> None:
+    ``vpin_bucket`` is the fixed size of a bucket in base units; left out, it is a 50th of the day's volume.
+    """
+
+    def __init__(self, venue: str, symbol: str, *, stale_after_ms: int = 3_000, vpin_bucket: Fraction | None = None) -> None:
         if venue not in ("binance-spot", "binance-usdm", "binance-coinm"):
             raise ValueError(f"expected binance-spot, binance-usdm or binance-coinm, found {venue!r}")
         self.venue = venue
@@ -182,12 +271,20 @@ class Twin:
         """Newest top of book by update id, of those that the book has not passed."""
         self.trade_stream = "aggTrade"
         self.last_trade_id = -1
+        self.clock = VolumeClock(None if vpin_bucket is None else vpin_bucket * SCALE)
+        self.adjustment: Adjustment | None = None
         self.frozen: Row | None = None
         self.top: Row | None = None
+        self.depth = Fraction()
+        """The best ``TOP`` levels of both sides in 1e-8 of the base currency, as of ``top``."""
         self._drop_book()
         self._reset_windows(0)
 
     # What may be asked.
+
+    def adjust(self, adjustment: Adjustment | None) -> None:
+        """Take what was fitted for ``microprice_stoikov``."""
+        self.adjustment, self.top = adjustment, None
 
     def feed(self, ts_ns: int, payload: bytes) -> Row:
         """Take one venue message received at ``ts_ns`` and return the row after it."""
@@ -327,6 +424,7 @@ class Twin:
 
     def _apply(self, ts_ns: int, diff: Diff, *, counted: bool) -> None:
         limits = {side: self.sides[side].inside_limit() for side in SIDES}
+        before = self._ladders()
         for side, price, quantity in diff.entries:
             old = self.sides[side].get(price)
             if quantity == old:
@@ -351,6 +449,8 @@ class Twin:
             self.live_entries += 1
             self.frozen = None
             self._reset_windows(ts_ns)
+        elif counted:
+            self._note_flow(ts_ns, before)
         self.top = None
         self._note_mid(ts_ns)
         self._check_ticker()
@@ -393,8 +493,16 @@ class Twin:
         self.removals = Window(5 * SECOND)
         self.changed = Window(5 * SECOND)
         self.pending: dict[tuple[str, int], list[tuple[int, int]]] = {}
+        self.flow = Window(SECOND)
+        """Order flow: that of the five levels together, and that of the best one."""
         self.mid_ns: list[int] = []
         self.mid_log: list[float] = []
+        self.mid_double: list[int] = []
+        self.signed_ns: list[int] = []
+        self.signed_quote: list[int] = []
+        """Quote volume of each trade in units of 1e-16, below 0 where the seller took."""
+        self.seconds: dict[int, tuple[int, int, int] | None] = {}
+        self.kyle_memo: tuple[int, float | None, int] | None = None
         self.vol_memo: dict[int, tuple[tuple[int, int], float]] = {}
 
     def _note_mid(self, ts_ns: int) -> None:
@@ -403,6 +511,39 @@ class Twin:
         if bids and asks:
             self.mid_ns.append(ts_ns)
             self.mid_log.append(math.log((bids[0][0] + asks[0][0]) / (2 * SCALE)))
+            self.mid_double.append(bids[0][0] + asks[0][0])
+
+    def _ladders(self) -> dict[str, list[tuple[int, int]]]:
+        """Return the best ``TOP`` levels of both sides."""
+        return {side: self.sides[side].best(TOP) for side in SIDES}
+
+    def _note_flow(self, ts_ns: int, before: dict[str, list[tuple[int, int]]]) -> None:
+        """Compare the best levels with those before the message, place by place, as Cont, Kukanov and Stoikov do."""
+        after = self._ladders()
+        total: int | Fraction = 0
+        best: int | Fraction = 0
+        for side, sign in (("bid", 1), ("ask", -1)):
+            for place in range(TOP):
+                old = before[side][place] if place < len(before[side]) else None
+                new = after[side][place] if place < len(after[side]) else None
+                if old == new:
+                    continue
+                event: int | Fraction = 0
+                if new is not None and (old is None or sign * new[0] >= sign * old[0]):
+                    event += self._volume(*new)
+                if old is not None and (new is None or sign * new[0] <= sign * old[0]):
+                    event -= self._volume(*old)
+                total += sign * event
+                if place == 0:
+                    best += sign * event
+        if total or best:
+            self.flow.add(ts_ns, total, best)
+
+    def _volume(self, price: int, quantity: int) -> int | Fraction:
+        """Return a quantity in 1e-8 of the base currency."""
+        if self.contract_value is None:
+            return quantity
+        return Fraction(SCALE * quantity * self.contract_value, price)  # Both texts carry 1e8, which cancels.
 
     def _on_trade(self, ts_ns: int, kind: str, message: dict[str, Any]) -> None:
         if kind == "trade":
@@ -414,12 +555,15 @@ class Twin:
             self.trade_duplicates += 1
             return
         self.last_trade_id = trade_id
+        price, quantity, seller = units(message["p"]), units(message["q"]), message["m"]
+        volume = self._volume(price, quantity)
+        self.clock.tape.add(ts_ns, volume)
         if self.state != "LIVE":
             return
-        price, quantity, seller = units(message["p"]), units(message["q"]), message["m"]
-        volume = quantity
-        if self.contract_value is not None:
-            volume = Fraction(quantity * self.contract_value, price) * SCALE  # Both texts carry 1e8, which cancels.
+        self.clock.fill(ts_ns, volume, seller=seller)
+        self.signed_ns.append(ts_ns)
+        quote = price * quantity if self.contract_value is None else self.contract_value * SCALE * quantity
+        self.signed_quote.append(-quote if seller else quote)
         for window in self.trades.values():
             window.add(ts_ns, 0 if seller else volume, volume if seller else 0)
         self.pending.setdefault(("bid" if seller else "ask", price), []).append((ts_ns, quantity))
@@ -429,6 +573,10 @@ class Twin:
             return None
         window = self.trades[seconds]
         return ratio(window.a - window.b, window.a + window.b)
+
+    def _flow_share(self) -> float | None:
+        """Return the mean flow of a level over the mean depth of a side."""
+        return float((Fraction(self.flow.a) / TOP) / (self.depth / 2)) if self.depth else None
 
     def _is_warm(self, seconds: int, ts_ns: int) -> bool:
         return ts_ns - self.live_since_ns >= seconds * SECOND
@@ -449,6 +597,53 @@ class Twin:
             self.vol_memo[seconds] = (key, math.sqrt(math.fsum(squares)))
         return self.vol_memo[seconds][1]
 
+    def _second(self, instant: int) -> tuple[int, int, int] | None:
+        """Return (change of log mid, signed quote volume, trades) of the second that ends at an epoch second.
+
+        None where no mid was known when it began. The change is exact but for the roundings of a quotient and its logarithm.
+        """
+        begin_ns, end_ns = (instant - 1) * SECOND, instant * SECOND
+        known = bisect_right(self.mid_ns, begin_ns)
+        if not known:
+            return None
+        before, after = self.mid_double[known - 1], self.mid_double[bisect_right(self.mid_ns, end_ns) - 1]
+        change = int(Fraction(math.log1p((after - before) / before)) * LOG_SCALE)
+        first, last = bisect_right(self.signed_ns, begin_ns), bisect_right(self.signed_ns, end_ns)
+        return change, sum(self.signed_quote[first:last]), last - first
+
+    def _kyle(self, ts_ns: int) -> tuple[float | None, int]:
+        """Return the slope of log-mid changes on signed quote volume, and the number of its seconds with trades."""
+        closed = -(-ts_ns // SECOND) - 1  # The newest epoch second that time has passed.
+        if self.kyle_memo is None or self.kyle_memo[0] != closed:
+            base = -(-self.live_since_ns // SECOND)
+            instants = range(max(base, closed - KYLE_SECONDS) + 1, closed + 1)
+            for instant in instants:
+                if instant not in self.seconds:
+                    self.seconds[instant] = self._second(instant)
+            seen = [one for one in map(self.seconds.__getitem__, instants) if one is not None]
+            with_trades = sum(trades > 0 for _, _, trades in seen)
+            self.kyle_memo = (closed, self._slope(seen) if with_trades >= KYLE_SECONDS_WITH_TRADES else None, with_trades)
+        _, slope, with_trades = self.kyle_memo
+        return slope if self._is_warm(KYLE_SECONDS, ts_ns) else None, with_trades
+
+    def _slope(self, seen: list[tuple[int, int, int]]) -> float | None:
+        """Return the least-squares slope with intercept, in bps per million of quote volume, rounded once."""
+        n, sum_x = len(seen), sum(x for _, x, _ in seen)
+        spread = n * sum(x * x for _, x, _ in seen) - sum_x * sum_x
+        if spread == 0:
+            return None
+        rise = n * sum(y * x for y, x, _ in seen) - sum(y for y, _, _ in seen) * sum_x
+        return float(Fraction(rise, spread) * 10_000 * SCALE * SCALE * 1_000_000 / LOG_SCALE)
+
+    def _stoikov(self, bid: tuple[int, int], ask: tuple[int, int]) -> float | None:
+        """Return the mid shifted by what was fitted for the state of the best levels."""
+        if self.adjustment is None:
+            return None
+        tick = self.adjustment.tick
+        bucket = min(10 * bid[1] // (bid[1] + ask[1]), 9)
+        spread = min(int(Fraction(ask[0] - bid[0], SCALE) / tick), 4)
+        return float(Fraction(bid[0] + ask[0], 2 * SCALE) + tick * Fraction(self.adjustment.shift[bucket][spread - 1]))
+
     def _base(self, price: int, quantity: int) -> Fraction:
         """Return the base size of a level."""
         return Fraction(quantity, SCALE) if self.contract_value is None else Fraction(quantity * self.contract_value, price)
@@ -461,13 +656,15 @@ class Twin:
         """Return what depends on the book alone."""
         bids, asks = self.sides["bid"].best(10), self.sides["ask"].best(10)
         bid_size, ask_size = [self._base(*level) for level in bids], [self._base(*level) for level in asks]
+        held, offered = ({k: sum(sizes[:k], Fraction()) for k in (1, TOP, 10)} for sizes in (bid_size, ask_size))
+        self.depth = (held[TOP] + offered[TOP]) * SCALE
         row = Row(
             0,
             "LIVE",
             bid=bids[0][0] / SCALE if bids else None,
             ask=asks[0][0] / SCALE if asks else None,
-            depth_bid=float(sum(bid_size[:TOP])),
-            depth_ask=float(sum(ask_size[:TOP])),
+            depth_bid=float(held[TOP]),
+            depth_ask=float(offered[TOP]),
             depth_bid_quote=float(sum(self._quote(*level) for level in bids[:TOP])),
             depth_ask_quote=float(sum(self._quote(*level) for level in asks[:TOP])),
         )
@@ -475,8 +672,7 @@ class Twin:
             return row
 
         def obi(k: int) -> float:
-            b, a = sum(bid_size[:k]), sum(ask_size[:k])
-            return float((b - a) / Fraction(b + a))
+            return float((held[k] - offered[k]) / (held[k] + offered[k]))
 
         bid, ask = Fraction(bids[0][0], SCALE), Fraction(asks[0][0], SCALE)
         mid = (bid + ask) / 2
@@ -488,14 +684,16 @@ class Twin:
             obi=obi(TOP),
             obi_1=obi(1),
             obi_10=obi(10),
+            microprice_stoikov=self._stoikov(bids[0], asks[0]),
         )
 
     def _live_row(self, ts_ns: int) -> Row:
-        for window in (*self.trades.values(), self.removals, self.changed):
+        for window in (*self.trades.values(), self.removals, self.changed, self.flow):
             window.roll(ts_ns)
         top = self.top = self.top or self._top_row()
         warm = self._is_warm(5, ts_ns)
         trades, removals = self.trades[5], self.removals
+        kyle_lambda, kyle_n = self._kyle(ts_ns)
         return replace(
             top,
             ts_ns=ts_ns,
@@ -508,6 +706,13 @@ class Twin:
             cancel_rate=ratio(removals.b, removals.a) if warm else None,
             cancel_n=len(removals),
             queue_rate=len(self.changed) / 5 if warm else None,
+            ofi=self._flow_share() if self._is_warm(1, ts_ns) else None,
+            ofi_1=float(Fraction(self.flow.b) / SCALE) if self._is_warm(1, ts_ns) else None,
+            vpin=self.clock.vpin,
+            vpin_n=len(self.clock.full),
+            kyle_lambda=kyle_lambda,
+            kyle_n=kyle_n,
+            trade_rate=len(trades) / 5 if warm else None,
             buy_volume=Fraction(trades.a, SCALE),
             sell_volume=Fraction(trades.b, SCALE),
             removed=Fraction(removals.a, SCALE),
@@ -516,11 +721,11 @@ class Twin:
         )
 
 
-def twin_of(path: Path) -> Twin:
+def twin_of(path: Path, vpin_bucket: Fraction | None = None) -> Twin:
     """Return the twin that a capture's name (``venue_SYMBOL_...``) asks for."""
     venue, _, rest = path.name.partition("_")
     symbol = rest.split("_2", 1)[0].removesuffix("_trades")
-    return Twin(venue, symbol)
+    return Twin(venue, symbol, vpin_bucket=vpin_bucket)
 
 
 def twin_rows(path: Path, twin: Twin | None = None) -> Iterator[Row]:

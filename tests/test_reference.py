@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reference import GRID_NS, MS, SECOND, Row, Twin, twin_of, twin_rows, units
+from reference import GRID_NS, MS, SECOND, Adjustment, Row, Twin, twin_of, twin_rows, units
 
 T0 = 1_700_000_000 * SECOND
 Levels = Sequence[tuple[str, str]]
@@ -47,9 +47,9 @@ BIDS = [("100", "3"), ("99", "1"), ("98", "1"), ("97", "1"), ("96", "1"), ("95",
 ASKS = [("101", "1"), ("102", "1"), ("103", "1"), ("104", "1"), ("105", "1"), ("106", "20")]
 
 
-def live(ts_ns: int = T0, *, bids: Levels = BIDS, asks: Levels = ASKS) -> Twin:
+def live(ts_ns: int = T0, *, bids: Levels = BIDS, asks: Levels = ASKS, **options: Any) -> Twin:
     """Return a spot twin that is LIVE since ``ts_ns`` at update 11."""
-    twin = Twin("binance-spot", "X")
+    twin = Twin("binance-spot", "X", **options)
     assert twin.feed(ts_ns, snapshot(10, bids, asks)).state == "SYNCING"
     assert twin.feed(ts_ns, diff(11, 11)).state == "LIVE"
     return twin
@@ -344,6 +344,246 @@ def test_events_at_the_very_instant_count_for_it() -> None:
     assert twin.row(T0 + SECOND + 1).micro_vol_1s == row.micro_vol_1s
     twin.feed(T0 + 1_100 * MS + 1, diff(14, 14, bids=[("100.8", "1")]))
     assert twin.row(T0 + 1_200 * MS - 1).micro_vol_1s == row.micro_vol_1s
+
+
+# Order flow.
+
+
+def test_order_flow_by_hand() -> None:
+    twin = live()
+    # Best bid 3 -> 5: +2. Best ask gone: all five asks are one place dearer, each loses its old size of 1: -(-5). Best level: 2 + 1.
+    twin.feed(T0 + 100 * MS, diff(12, 12, bids=[("100", "5")], asks=[("101", "0")]))
+    # A new best bid: five places are dearer and bring their new sizes: 4 + 5 + 1 + 1 + 1. Best level: 4.
+    row = twin.feed(T0 + 200 * MS, diff(13, 13, bids=[("100.5", "4")]))
+    assert (row.ofi, row.ofi_1) == (None, None)
+    assert twin.row(T0 + SECOND - 1).ofi is None
+    # Depth is now 4 + 5 + 1 + 1 + 1 = 12 bids and 1 + 1 + 1 + 1 + 20 = 24 asks: 18 a side.
+    row = twin.row(T0 + SECOND)
+    assert (row.ofi, row.ofi_1) == (19 / 5 / 18, 3 + 4)
+    row = twin.row(T0 + 1_100 * MS)
+    assert (row.ofi, row.ofi_1) == (12 / 5 / 18, 4)
+    row = twin.row(T0 + 1_200 * MS)
+    assert (row.ofi, row.ofi_1) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("bids", "asks", "total", "best"),
+    [
+        ([("100", "1")], [], -2, -2),  # 3 -> 1.
+        ([("100", "0")], [], -3 - 1 - 1 - 1 - 1, -3),  # All five bids are cheaper: their old sizes.
+        ([], [("100.5", "2")], -(2 + 1 + 1 + 1 + 1), -2),  # All five asks are cheaper: their new sizes.
+        ([("98", "4")], [("103", "3")], 3 - 2, 0),  # Places 3 alone.
+        ([("96", "0")], [], -1, 0),  # 95 is in its place, cheaper: the old size.
+        ([("95", "1")], [("106", "1")], 0, 0),  # Sixth places.
+        ([("100", "3.0")], [], 0, 0),  # Nothing changed.
+    ],
+)
+def test_order_flow_of_one_message(bids: Levels, asks: Levels, total: int, best: int) -> None:
+    twin = live()
+    twin.feed(T0 + SECOND, diff(12, 12, bids=bids, asks=asks))
+    row = twin.row(T0 + SECOND)
+    assert row.ofi is not None and row.depth_bid is not None and row.depth_ask is not None
+    assert row.ofi == pytest.approx(total / 5 / ((row.depth_bid + row.depth_ask) / 2), rel=1e-15)
+    assert row.ofi_1 == best
+
+
+def test_an_absent_level_has_the_worst_price_and_no_size() -> None:
+    twin = live(bids=[("100", "3")], asks=[("101", "1")])
+    # Bid place 2 appears: +7. Ask place 1 goes: its price rises: -(-1).
+    row = twin.feed(T0 + SECOND, diff(12, 12, bids=[("99", "7")], asks=[("101", "0")]))
+    assert (row.ofi, row.ofi_1) == (8 / 5 / (10 / 2), 1)
+    # Both sides go: -3 - 7. Nothing is left to measure the flow by.
+    row = twin.feed(T0 + SECOND, diff(13, 13, bids=[("100", "0"), ("99", "0")]))
+    assert (row.ofi, row.ofi_1) == (None, 1 - 3)
+
+
+def test_order_flow_begins_with_the_book_that_went_live() -> None:
+    twin = Twin("binance-spot", "X")
+    twin.feed(T0, diff(11, 11, bids=[("100", "9")]))
+    twin.feed(T0, diff(12, 12, bids=[("100", "8")]))
+    assert twin.feed(T0, snapshot(10, BIDS, ASKS)).state == "LIVE"
+    assert twin.row(T0 + SECOND - 1).ofi_1 is None
+    twin.feed(T0 + SECOND - 1, diff(13, 13, bids=[("100", "6")]))
+    assert twin.row(T0 + SECOND).ofi_1 == -2
+    # Silent for long: STALE. The difference that shows it LIVE again is dropped too.
+    assert twin.row(T0 + 5 * SECOND).state == "STALE"
+    twin.feed(T0 + 5 * SECOND, diff(14, 14, bids=[("100", "1")]))
+    assert twin.row(T0 + 6 * SECOND).ofi_1 == 0
+    twin.feed(T0 + 6 * SECOND, diff(15, 15, bids=[("100", "2")]))
+    assert twin.row(T0 + 6 * SECOND).ofi_1 == 1
+
+
+def test_inverse_order_flow_is_in_coins_at_each_level_s_own_price() -> None:
+    twin = Twin("binance-coinm", "ETHUSD_PERP")
+    twin.feed(T0, snapshot(10, [("2000", "3")], [("2500", "5")]))
+    twin.feed(T0, diff(10, 10, previous=9, symbol="ETHUSD_PERP"))
+    # Contracts of 10. Bid: 2 x 10 / 2000 = 0.01 more. Ask: 6 x 10 / 2400 = 0.025 now best, 5 x 10 / 2500 = 0.02 now second.
+    changed = diff(11, 11, bids=[("2000", "5")], asks=[("2400", "6")], previous=10, symbol="ETHUSD_PERP")
+    row = twin.feed(T0 + SECOND, changed)
+    # Depth 0.025 and 0.045: 0.035 a side. (0.01 - 0.045) / 5 / 0.035.
+    assert (row.ofi, row.ofi_1) == (-0.2, -0.015)
+
+
+# The volume clock.
+
+
+def test_trade_rate() -> None:
+    twin = live(stale_after_ms=60_000)
+    for second, number in ((1, 1), (3, 2), (4, 3)):
+        twin.feed(T0 + second * SECOND, trade(number, "101", "3", seller=False))
+    assert twin.row(T0 + 5 * SECOND - 1).trade_rate is None
+    assert twin.row(T0 + 5 * SECOND).trade_rate == 3 / 5
+    assert twin.row(T0 + 6 * SECOND).trade_rate == 2 / 5
+    assert twin.row(T0 + 9 * SECOND).trade_rate == 0
+
+
+def test_vpin_of_fixed_buckets_by_hand() -> None:
+    twin = live(vpin_bucket=Fraction(2))
+    numbers = iter(range(1, 99))
+
+    def after(quantity: str, *, seller: bool) -> tuple[float | None, int | None]:
+        row = twin.feed(T0, trade(next(numbers), "101", quantity, seller=seller))
+        return row.vpin, row.vpin_n
+
+    assert twin.row(T0).vpin_n == 0
+    assert after("3", seller=False) == (None, 1)  # |2 - 0|; 1 bought in the second.
+    assert after("0.5", seller=True) == (None, 1)  # |1 - 0.5| so far.
+    assert after("4.5", seller=True) == (None, 4)  # |1 - 1|, |0 - 2|, |0 - 2|.
+    assert after("90.5", seller=False) == (None, 49)  # 45 times |2 - 0|, 0.5 in the 50th.
+    assert after("1.49999999", seller=True) == (None, 49)
+    assert after("0.00000001", seller=True) == ((2 + 0 + 2 + 2 + 45 * 2 + 1) / 100, 50)  # |0.5 - 1.5|
+    assert after("2", seller=True) == ((0 + 2 + 2 + 45 * 2 + 1 + 2) / 100, 50)
+
+
+def test_vpin_buckets_are_a_50th_of_the_day_before() -> None:
+    day = 86_400 * SECOND
+    twin = live(stale_after_ms=10**9)
+    twin.feed(T0, trade(1, "101", "100", seller=False))
+    assert twin.feed(T0 + day - 1, trade(2, "101", "99", seller=True)).vpin_n == 0
+    assert twin.clock.size is None
+    # A day old. The slot of the first trade is no longer one of the newest 144: 99 + 1.5 = 100.5.
+    twin.feed(T0 + day, trade(3, "101", "1.5", seller=False))
+    assert (twin.clock.size, twin.clock.bought) == (Fraction("2.01") * 10**8, 150_000_000)
+    # An open bucket keeps its size: 0.51 fills it. The next ones are of the day with this trade: (100.5 + 3.5) / 50 = 2.08, and
+    # the rest of 2.99 fills one and leaves 0.91.
+    row = twin.feed(T0 + day, trade(4, "101", "3.5", seller=True))
+    assert (row.vpin_n, twin.clock.size, twin.clock.sold) == (2, Fraction("2.08") * 10**8, 91_000_000)
+    assert list(twin.clock.full) == [(99_000_000, 201_000_000), (208_000_000, 208_000_000)]
+
+
+def test_the_tape_runs_while_the_book_is_not_live_but_no_bucket_is_filled() -> None:
+    twin = live(vpin_bucket=Fraction(2))
+    assert twin.feed(T0, trade(1, "101", "3", seller=False)).vpin_n == 1
+    assert twin.feed(T0, diff(20, 20)).state == "SYNCING"
+    twin.feed(T0, trade(2, "101", "50", seller=False))
+    assert sum(twin.clock.tape.slots.values()) == 53 * 10**8
+    twin.feed(T0, snapshot(20, BIDS, ASKS))
+    # The bucket that was half full is filled by what comes after.
+    assert twin.feed(T0, diff(21, 21)).vpin_n == 1
+    assert twin.feed(T0, trade(3, "101", "1", seller=True)).vpin_n == 2
+
+
+def test_inverse_volume_clock_counts_coins() -> None:
+    twin = Twin("binance-coinm", "ETHUSD_PERP", vpin_bucket=Fraction("0.01"))
+    twin.feed(T0, snapshot(10, [("2000", "3")], [("2500", "5")]))
+    twin.feed(T0, diff(10, 10, previous=9, symbol="ETHUSD_PERP"))
+    # 5 contracts of 10 at 2500 are 0.02 coins.
+    assert twin.feed(T0, trade(1, "2500", "5", seller=False, symbol="ETHUSD_PERP")).vpin_n == 2
+
+
+# Kyle's lambda.
+
+
+def quoted(twin: Twin, ts_ns: int, number: int, quantity: str, *, seller: bool = False) -> None:
+    twin.feed(ts_ns, trade(number, "100", quantity, seller=seller))
+
+
+def test_kyle_lambda_by_hand() -> None:
+    twin = live(stale_after_ms=10**9)
+    # Thirty seconds with a purchase of 100 x 20000 = 2 million, in each the mid rises by 0.005: from 100.5 to 100.65.
+    for second in range(30):
+        quoted(twin, T0 + second * SECOND + 1, second + 1, "20000")
+        update = 12 + second
+        twin.feed(T0 + (second + 1) * SECOND, diff(update, update, bids=[(f"100.{second + 1:02}", "1")]))
+    # In one of the 270 others it falls to 100.55, without a trade.
+    twin.feed(T0 + 200 * SECOND, diff(42, 42, bids=[(f"100.{cents:02}", "0") for cents in range(11, 31)]))
+    assert twin.row(T0 + 300 * SECOND - 1).kyle_lambda is None
+    # The slope through two clouds is the difference of their means: y over x of 2 and of 0 million.
+    rise, fall = 1e4 * math.log(100.65 / 100.5), 1e4 * math.log(100.55 / 100.65)
+    row = twin.row(T0 + 300 * SECOND)  # Its own second is not closed yet: 299 observations.
+    assert row.kyle_lambda == pytest.approx((rise / 30 - fall / 269) / 2, rel=1e-12)
+    row = twin.row(T0 + 300 * SECOND + 1)
+    assert row.kyle_lambda == pytest.approx((rise / 30 - fall / 270) / 2, rel=1e-12)
+    assert row.kyle_n == 30
+    # The first second leaves: 29 with trades are too few.
+    assert twin.row(T0 + 301 * SECOND).kyle_n == 30
+    row = twin.row(T0 + 301 * SECOND + 1)
+    assert (row.kyle_lambda, row.kyle_n) == (None, 29)
+
+
+def test_kyle_signs_and_sums_the_trades_of_a_second() -> None:
+    twin = live(stale_after_ms=10**9)
+    # Even seconds: 1 - 3 = -2 million net and no change. Odd seconds: +2 million, the mid goes by turns to 100.55 and to 100.6.
+    update = 12
+    for second in range(60):
+        begin = T0 + second * SECOND
+        if second % 2:
+            quoted(twin, begin + SECOND, 3 * second + 1, "20000")
+            twin.feed(begin + SECOND, diff(update, update, bids=[("100.2", "1" if second % 4 == 1 else "0"), ("100.1", "1")]))
+            update += 1
+        else:
+            quoted(twin, begin + 1, 3 * second + 1, "10000")
+            quoted(twin, begin + SECOND, 3 * second + 2, "30000", seller=True)
+    # Changes: 100.5 -> 100.6 once, then 15 falls to 100.55 and 14 rises to 100.6: 100.55 at last. x: 30 of 2, 30 of -2, 240 of 0.
+    # Slope = (300 x 2 x sum y) / (300 x 60 x 4), for the sum of x is 0.
+    row = twin.row(T0 + 300 * SECOND + 1)
+    assert row.kyle_lambda == pytest.approx(2 * 1e4 * math.log(100.55 / 100.5) / 240, rel=1e-12)
+    assert row.kyle_n == 60
+
+
+def test_kyle_begins_at_the_first_grid_second_of_the_live_book() -> None:
+    twin = live(T0 + 500 * MS, stale_after_ms=10**9)
+    quoted(twin, T0 + SECOND, 1, "1")  # In the part second: not used.
+    assert twin.row(T0 + SECOND + 1).kyle_n == 0
+    quoted(twin, T0 + SECOND + 1, 2, "1")
+    assert twin.row(T0 + 2 * SECOND).kyle_n == 0
+    assert twin.row(T0 + 2 * SECOND + 1).kyle_n == 1
+    on_the_grid = live(T0)
+    quoted(on_the_grid, T0 + 1, 1, "1")
+    assert on_the_grid.row(T0 + SECOND + 1).kyle_n == 1
+
+
+def test_kyle_without_variance_is_null() -> None:
+    twin = live(stale_after_ms=10**9)
+    for second in range(301):
+        quoted(twin, T0 + second * SECOND + 1, second + 1, "1")
+    row = twin.row(T0 + 301 * SECOND)
+    assert (row.kyle_lambda, row.kyle_n) == (None, 300)
+
+
+def test_kyle_needs_a_mid_at_both_ends() -> None:
+    twin = live(asks=[], stale_after_ms=10**9)
+    quoted(twin, T0 + 1, 1, "1")
+    twin.feed(T0 + 1_500 * MS, diff(12, 12, asks=[("101", "1")]))
+    quoted(twin, T0 + 1_600 * MS, 2, "1")
+    quoted(twin, T0 + 2_600 * MS, 3, "1")
+    # Seconds 1 and 2 begin without a mid, second 3 with that of the second side's return.
+    assert twin.row(T0 + 3 * SECOND + 1).kyle_n == 1
+
+
+# The fitted microprice.
+
+
+def test_fitted_microprice_by_hand() -> None:
+    shift = [[bucket + spread / 10 for spread in range(1, 5)] for bucket in range(10)]
+    twin = live()
+    assert twin.row(T0).microprice_stoikov is None
+    twin.adjust(Adjustment(Fraction("0.5"), shift))
+    # Imbalance 3 / 4: bucket 7. Spread 1 = 2 ticks. 100.5 + 0.5 x 7.2.
+    assert twin.row(T0).microprice_stoikov == 104.1
+    # 9 / 10: bucket 9. Spread 6 = 12 ticks: as 4.
+    row = twin.feed(T0, diff(12, 12, bids=[("100", "180")], asks=[(price, "0") for price, _ in ASKS[:5]]))
+    assert row.microprice_stoikov == 103 + 0.5 * 9.4
 
 
 # Against the whole past, summed anew.

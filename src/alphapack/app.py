@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import sys
-from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from os import _exit, environ
@@ -14,12 +13,13 @@ import structlog
 
 from alphapack.api import server
 from alphapack.config import Settings, masked
-from alphapack.domain.events import Candle, DepthDiff, DepthSnapshot, Record, TopOfBook, Trade, WireEvent
+from alphapack.domain.events import Record
 from alphapack.domain.inputs import AnyInput, Frame
 from alphapack.domain.market import NANOS_PER_S
 from alphapack.domain.readings import SymbolHealth
 from alphapack.engine.engine import Engine
-from alphapack.models import book
+from alphapack.models import book, microprice
+from alphapack.services.microstructure import MICROPRICE
 from alphapack.shell import captures, folders, offloop
 from alphapack.shell.checkpoints import FileCheckpoints
 from alphapack.shell.clock import SystemClock
@@ -36,8 +36,8 @@ PROGRESS_EVERY = 2_000
 CLOSE_TIMEOUT_S = 2.0
 SWITCH_S = 0.0005
 """How long the committer's thread may keep the interpreter while the loop wants it (Python's own 5 ms is our whole budget)."""
-WORKS: Mapping[str, offloop.Work] = {}
-"""Off-loop work that a recording has means for: none yet. Its snapshots are in it."""
+WORKS: Mapping[str, offloop.Work] = {MICROPRICE: microprice.work}
+"""Off-loop work that a recording has means for. Its snapshots are in it."""
 
 _log = structlog.get_logger("alphapack")
 
@@ -67,13 +67,6 @@ class ReplaySummary(msgspec.Struct, frozen=True):
     kinds: dict[str, dict[str, int]]
 
 
-def kind_of(event: WireEvent) -> str:
-    """Return the usual name of a message."""
-    if isinstance(event, Trade):
-        return "aggTrade" if event.aggregate else "trade"
-    return {DepthDiff: "depth", DepthSnapshot: "snapshot", TopOfBook: "bookTicker", Candle: "kline"}.get(type(event), "other")
-
-
 def record_of(paths: list[Path], settings: Settings, venue: str | None, complain: Callable[[str], None]) -> captures.Recording:
     """Open captures, or one journal, as the input stream that they are."""
     return captures.open_inputs(paths, settings.core, venue=venue, report=lambda one: complain(str(one)), venues=venues())
@@ -98,15 +91,12 @@ def replay(
     """Step recordings as fast as the machine allows and return what was counted."""
     book.warm()
     engine, recording = build(), record_of(paths, settings, venue, complain)
-    kinds: dict[str, Counter[str]] = {}
     frames, first_ns = 0, 0
     clock = SystemClock()
     started_ns = clock.now_ns()
     for entry, _ in steps(engine, recording):
         if type(entry) is Frame:
             frames += 1
-            for event in engine.decoded:
-                kinds.setdefault(event.symbol, Counter())[kind_of(event)] += 1
         if not first_ns:
             first_ns = entry.ts_ns
         if progress is not None and engine.seq % PROGRESS_EVERY == 0:
@@ -126,7 +116,7 @@ def replay(
         crossed=sum(one.crossed for one in symbols.values()),
         complaints=recording.complaints,
         symbols=symbols,
-        kinds={name: dict(sorted(counts.items())) for name, counts in sorted(kinds.items())},
+        kinds={name: market.kinds(name) for name in market.symbols()},
     )
 
 
@@ -193,7 +183,9 @@ async def _serve(
             _log.info("stopped while starting")
             _exit(0)  # A thread that compiles cannot be stopped, and nothing has been acknowledged.
         committer = await start
-        play = asyncio.create_task(runner.play(recording, speed, lambda reason: recording.reject(reason, runner.engine.seq)))
+        play = asyncio.create_task(
+            runner.play(recording, speed, lambda reason: recording.reject(reason, runner.engine.seq), WORKS, WORK_DELAY_NS)
+        )
         done, _ = await asyncio.wait({told, http, play}, return_when=asyncio.FIRST_COMPLETED)
         if done == {play} and play.exception() is None:  # What was played stays to be looked at.
             await asyncio.wait({told, http}, return_when=asyncio.FIRST_COMPLETED)

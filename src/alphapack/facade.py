@@ -80,7 +80,7 @@ class Replay:
         places: dict[str, int] = {}
         head, values, n = np.empty((size, 4), np.int64), np.empty((size, len(FEATURES))), 0
         for entry, _ in app.steps(engine, recording):
-            market = engine.microstructure.touched if engine.decoded else None
+            market = engine.microstructure.touched
             if market is None:
                 continue
             symbol = market.facts.symbol

@@ -127,5 +127,87 @@ def njit(function: F) -> F:
     Neither fastmath nor parallel, which reorder sums. Kernels keep the interpreter's lock: giving it up for a microsecond
     lets the committer's thread take it for milliseconds.
     """
-    compiled: F = numba.njit(function, cache=CACHE is not None, fastmath=False, parallel=False, error_model="python")
+    compiled: F = numba.njit(function, cache=CACHE is not None, fastmath=False, parallel=False, error_model="python", _nrt=False)
     return compiled
+
+
+def _leading_zeros(word: int) -> int:
+    """Return how many of the 64 bits of a word stand above its highest one."""
+    return 64 - (int(word) & 0xFFFFFFFFFFFFFFFF).bit_length()
+
+
+def _trailing_zeros(word: int) -> int:
+    """Return how many of the 64 bits of a word stand below its lowest one."""
+    low = int(word) & 0xFFFFFFFFFFFFFFFF
+    return (low & -low).bit_length() - 1 if low else 64
+
+
+def _load_word(raw: bytes, at: int) -> int:
+    """Return the eight bytes at ``raw[at]`` as an int64, the first byte lowest. The caller has seen to it that they are there."""
+    return int.from_bytes(raw[at : at + 8], "little", signed=True)
+
+
+def _load_byte(raw: bytes, at: int) -> int:
+    """Return the byte at ``raw[at]``, of whose being there the caller has made sure."""
+    return raw[at]
+
+
+if numba.config.DISABLE_JIT:
+    leading_zeros, trailing_zeros, load_word, load_byte = _leading_zeros, _trailing_zeros, _load_word, _load_byte
+else:
+    # Each is one machine instruction, which nothing in the language names.
+    from llvmlite import ir
+    from numba.core import types
+    from numba.extending import intrinsic
+    from numba.np import arrayobj
+
+    @intrinsic
+    def _ctlz(typingctx, word):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            return builder.ctlz(args[0], ir.Constant(ir.IntType(1), 0))
+
+        return types.int64(types.int64), codegen
+
+    @intrinsic
+    def _cttz(typingctx, word):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
+
+        return types.int64(types.int64), codegen
+
+    @intrinsic
+    def _load(typingctx, raw, at):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            data = arrayobj.make_array(signature.args[0])(context, builder, args[0]).data
+            word = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(64).as_pointer())
+            return builder.load(word, align=1)
+
+        return types.int64(raw, types.int64), codegen
+
+    @intrinsic
+    def _byte(typingctx, raw, at):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            data = arrayobj.make_array(signature.args[0])(context, builder, args[0]).data
+            return builder.zext(builder.load(builder.gep(data, [args[1]])), ir.IntType(64))
+
+        return types.int64(raw, types.int64), codegen
+
+    @njit
+    def leading_zeros(word: int) -> int:
+        """Return how many of the 64 bits of a word stand above its highest one."""
+        return _ctlz(word)  # type: ignore[no-any-return]
+
+    @njit
+    def trailing_zeros(word: int) -> int:
+        """Return how many of the 64 bits of a word stand below its lowest one."""
+        return _cttz(word)  # type: ignore[no-any-return]
+
+    @njit
+    def load_word(raw: bytes, at: int) -> int:
+        """Return the eight bytes at ``raw[at]`` as an int64, the first byte lowest. The caller has seen to it that they are there."""
+        return _load(raw, at)  # type: ignore[no-any-return]
+
+    @njit
+    def load_byte(raw: bytes, at: int) -> int:
+        """Return the byte at ``raw[at]``, of whose being there the caller has made sure; an index below zero counts from no end."""
+        return _byte(raw, at)  # type: ignore[no-any-return]

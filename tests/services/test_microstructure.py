@@ -672,7 +672,7 @@ def test_microstructure_features_equal_the_slow_twin_on_a_feed_that_loses_repeat
         twins[at].feed(feed.now_ns, json.dumps(message).encode())
         compare(feed, twins[at], full)
         if feed.state(full) == "LIVE":
-            last = feed.engine.microstructure.touched.facts.last_update
+            last = feed.engine.microstructure.touched.book.last_update
             assert feed.levels(full) == exchanges[at].past[last]
             assert_finite(feed)
 

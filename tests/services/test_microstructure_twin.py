@@ -1,60 +1,151 @@
-"""The features against the slow twin, on whole recordings."""
+"""The features against the slow twin, and the book against a plain one, on whole recordings."""
 
+import gzip
+import json
 import math
+import operator
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sortedcontainers import SortedDict  # type: ignore[import-untyped]
 
-import alphapack as ap
-from alphapack.domain.market import BookState
+from alphapack import app
+from alphapack.config import Settings
+from alphapack.domain.inputs import CoreSettings, InstrumentSettings, Result
+from alphapack.engine.engine import Engine
+from alphapack.models import microprice
 from alphapack.models.book import FEATURES
-from reference import twin_of, twin_rows
+from reference import Adjustment, twin_of, twin_rows
 
-ROUNDING = {"micro_vol": 2e-14, "obi": 1e-15, "ti": 5e-11, "ti_30s": 5e-11}
+CAPTURES = (
+    # file, frames, depth messages whose top was compared with the venue's ticker of the same update, bucket of vpin
+    ("binance-usdm_BTCUSDT_20240808T2354", 93_954, 503, "5"),
+    ("binance-spot_BTCUSDT_20240808T2354", 99_574, 1_072, "2"),
+    ("binance-spot_ETHUSDT_20240808T2354", 79_744, 1_056, "15"),
+    ("binance-coinm_ETHUSD_PERP_20240808T2354", 78_314, 2_278, "5"),
+    ("binance-spot_ETHBTC_20201101T09", 5_337, 0, "3"),
+    ("binance-spot_NKNUSDT_20211012", 227, 19, "1"),
+    ("binance-spot_BTCUSDT_trades_20201101T09", 18_054, 0, "10"),
+)
+BOOKS = (
+    # file, messages after which there is a book
+    ("binance-usdm_BTCUSDT_20240808T2354", 93_900),
+    ("binance-spot_BTCUSDT_20240808T2354", 99_567),
+    ("binance-spot_ETHUSDT_20240808T2354", 79_738),
+    ("binance-coinm_ETHUSD_PERP_20240808T2354", 78_288),
+    ("binance-spot_ETHBTC_20201101T09", 5_333),
+    ("binance-spot_NKNUSDT_20211012", 225),
+)
+EXACT = {
+    *("bid", "ask", "obi", "obi_1", "obi_10", "ti", "ti_1s", "ti_30s", "ti_n", "cancel_rate", "cancel_n", "queue_rate"),
+    *("ofi", "vpin", "vpin_n", "kyle_n", "trade_rate"),
+}
+"""One correctly rounded operation on exact integers (or the parse of a decimal): equal to the last bit where a lot is base currency."""
+CONVERTED = {"obi", "obi_1", "obi_10", "ti", "ti_1s", "ti_30s", "ofi", "vpin"}
+"""Of these, what holds contracts converted to base currency where an instrument is inverse."""
+ROUNDING = {
+    **dict.fromkeys(("micro_vol", "micro_vol_1s"), 2e-14),
+    **dict.fromkeys(("obi", "obi_1", "obi_10"), 1e-15),
+    **dict.fromkeys(("ti", "ti_1s", "ti_30s"), 5e-11),
+}
 """Absolute room where a difference of near numbers cancels: each 100 ms change is one of logarithms near 11, whose last bit
 is 1.8e-15; the imbalance of converted contracts is one of sums whose quotient is near 0, and in ``ti`` each inverse trade's base
 volume was rounded to a whole number of units, 5e-11 of itself at the most."""
-
-CAPTURES = (
-    # file, frames, depth messages whose top was compared with the venue's ticker of the same update
-    ("binance-usdm_BTCUSDT_20240808T2354", 93_954, 503),
-    ("binance-spot_BTCUSDT_20240808T2354", 99_574, 1_072),
-    ("binance-spot_ETHUSDT_20240808T2354", 79_744, 1_056),
-    ("binance-coinm_ETHUSD_PERP_20240808T2354", 78_314, 2_278),
-    ("binance-spot_ETHBTC_20201101T09", 5_337, 0),
-    ("binance-spot_NKNUSDT_20211012", 227, 19),
-    ("binance-spot_BTCUSDT_trades_20201101T09", 18_054, 0),
-)
-EXACT = {"bid", "ask", "obi", "obi_1", "obi_10", "ti", "ti_1s", "ti_30s", "ti_n", "cancel_rate", "cancel_n", "queue_rate"}
-"""One correctly rounded operation on exact integers (or the parse of a decimal): equal to the last bit where a lot is base currency."""
+RELATIVE = {"kyle_lambda": 1e-9}
 
 
-@pytest.mark.parametrize(("name", "frames", "compared"), CAPTURES, ids=[name for name, _, _ in CAPTURES])
-def test_microstructure_features_equal_the_slow_twin_on_a_whole_capture(data: Path, name: str, frames: int, compared: int) -> None:
-    """Every feature after every message: exact for integer sums, 1e-12 relative for the rest."""
+def touched(path: Path, core: CoreSettings, fitted: Callable[[Engine, Result], None] | None = None) -> Iterator[tuple[Engine, Any]]:
+    """Step an engine through a capture; yields it, and the market that was touched, after each market-data message.
+
+    ``fitted`` is told of every fit that came in.
+    """
+    engine, complaints = app.build(), list[str]()
+    for entry, _ in app.steps(engine, app.record_of([path], Settings(core=core), None, complaints.append)):
+        if fitted is not None and isinstance(entry, Result) and entry.ok:
+            fitted(engine, entry)
+        if engine.microstructure.touched is not None:
+            yield engine, engine.microstructure.touched
+    assert complaints == []
+
+
+@pytest.mark.parametrize(("name", "frames", "compared", "bucket"), CAPTURES, ids=[name for name, *_ in CAPTURES])
+def test_microstructure_features_equal_the_slow_twin_on_a_whole_capture(
+    data: Path, name: str, frames: int, compared: int, bucket: str
+) -> None:
+    """Every feature after every message: exact for integer sums, 1e-12 relative for the rest, 1e-9 for a regression's slope."""
     path = data / "captures" / f"{name}.raw.gz"
-    replay = ap.replay(path)
-    rows = replay.to_numpy()
-    twin = twin_of(path)
-    assert len(rows) == frames
-    inverse = twin.contract_value is not None
-    columns = {feature: rows[feature].tolist() for feature in FEATURES}
-    states, times = rows["state"].tolist(), rows["ts_ns"].tolist()
-    for i, expected in enumerate(twin_rows(path, twin)):
-        assert (times[i], BookState(states[i]).name) == (expected.ts_ns, expected.state), f"row {i}"
-        for feature, column in columns.items():
-            wanted, found = getattr(expected, feature), column[i]
+    twin = twin_of(path, Fraction(bucket))
+    symbol = f"{twin.venue}:{twin.symbol}"
+    core = CoreSettings(instruments=(InstrumentSettings(symbol=symbol, vpin_bucket=float(bucket)),))
+    exact = EXACT if twin.contract_value is None else EXACT - CONVERTED
+
+    def fitted(engine: Engine, result: Result) -> None:
+        tick, table = Fraction(str(engine.microstructure.info(symbol).tick)), microprice.decode_table(result.body).adjustment
+        twin.adjust(Adjustment(tick, table.reshape(microprice.IMBALANCES, microprice.SPREADS).tolist()))
+
+    n = 0
+    for n, ((engine, market), expected) in enumerate(zip(touched(path, core, fitted), twin_rows(path, twin), strict=True), 1):
+        assert (engine.now_ns, market.facts.state.name) == (expected.ts_ns, expected.state), f"row {n}"
+        for feature, found in zip(FEATURES, engine.microstructure.features(market).tolist(), strict=True):
+            wanted = getattr(expected, feature)
             if wanted is None:
-                assert math.isnan(found), f"row {i} {feature}: {found} where the twin knows nothing"
-            elif feature in EXACT and not (inverse and feature.startswith(("obi", "ti"))):
-                assert found == wanted, f"row {i} {feature}: {found} for {wanted}"
+                assert math.isnan(found), f"row {n} {feature}: {found} where the twin knows nothing"
+            elif feature in exact:
+                assert found == wanted, f"row {n} {feature}: {found} for {wanted}"
             else:
-                absolute = ROUNDING.get(feature.partition("_1")[0], 0.0)
-                assert math.isclose(found, wanted, rel_tol=1e-12, abs_tol=absolute), f"row {i} {feature}: {found} for {wanted}"
-    assert i + 1 == frames
-    assert (replay.gaps, replay.crossed, replay.complaints) == (0, 0, [])
+                room = {"rel_tol": RELATIVE.get(feature, 1e-12), "abs_tol": ROUNDING.get(feature, 0.0)}
+                assert math.isclose(found, wanted, **room), f"row {n} {feature}: {found} for {wanted}"
+    assert n == frames
     assert (twin.gaps, twin.crossed, twin.ticker_mismatched) == (0, 0, 0)
-    health = replay.health()
-    for one in health.values():
-        assert (one.ticker_checked, one.ticker_mismatched) == (twin.ticker_checked, 0)
-        assert one.ticker_checked >= compared
+    health = engine.microstructure.health(symbol)
+    assert (health.gaps, health.crossed, health.rejected) == (0, 0, 0)
+    assert (health.ticker_checked, health.ticker_mismatched) == (twin.ticker_checked, 0)
+    assert health.ticker_checked >= compared
+
+
+Levels = list[tuple[float, float]]
+
+
+def plain_tops(path: Path) -> Iterator[tuple[Levels, Levels]]:
+    """Yield the five best bids and asks after each line: floats as JSON's texts say them, in sorted maps.
+
+    Made for a capture without a gap: every difference beyond the first snapshot is taken as it comes.
+    """
+    sides = {"b": SortedDict(operator.neg), "a": SortedDict()}
+    last: int | None = None
+    waiting: list[dict[str, Any]] = []
+    with gzip.open(path, "rb") as lines:
+        for line in lines:
+            message = json.loads(line.partition(b" ")[2])
+            message = message.get("data", message)
+            if message.get("e") == "depthUpdate":
+                waiting.append(message)
+            elif last is None and "lastUpdateId" in message:
+                last = message["lastUpdateId"]
+                for side, levels in (("b", message["bids"]), ("a", message["asks"])):
+                    sides[side].update((float(price), float(size)) for price, size in levels)
+            if last is not None:
+                for update in waiting:
+                    for side, held in sides.items() if update["u"] > last else ():
+                        for price, size in update[side]:
+                            held[float(price)] = float(size)
+                            if not float(size):
+                                del held[float(price)]
+                waiting = []
+            yield list(islice(sides["b"].items(), 5)), list(islice(sides["a"].items(), 5))
+
+
+@pytest.mark.parametrize(("name", "books"), BOOKS, ids=[name for name, _ in BOOKS])
+def test_the_best_five_levels_equal_those_of_a_plain_book_after_every_message(data: Path, name: str, books: int) -> None:
+    path = data / "captures" / f"{name}.raw.gz"
+    n = found = 0
+    for n, ((engine, market), (bids, asks)) in enumerate(zip(touched(path, CoreSettings()), plain_tops(path), strict=True), 1):
+        book = engine.microstructure.book(market.facts.symbol, 5)
+        if book is not None:
+            found += 1
+            assert (book.bids, book.asks) == (bids, asks), f"message {n}"
+    assert found == books

@@ -89,11 +89,15 @@ class InstrumentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     lot: str | None = None
     min_notional: float | None = None
     contract_value: float | None = None
+    vpin_bucket: float | None = None
+    """Size of a VPIN bucket in base units; left out: a fiftieth of the volume of 24 hours, once those have passed."""
 
     def __post_init__(self) -> None:
         for step in (self.tick, self.lot):
             if step is not None:
                 Step.parse(step)  # Raises for one that is none, where the user can still be told.
+        if self.vpin_bucket is not None and not 0 < self.vpin_bucket < float("inf"):
+            raise ValueError(f"expected a vpin_bucket above zero, found {self.vpin_bucket}")
 
 
 AnyInput = Configure | SessionStart | Frame | Heartbeat | Shed | Conflated | Result

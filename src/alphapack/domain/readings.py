@@ -20,6 +20,8 @@ class Windows(msgspec.Struct, frozen=True):
     ti_1s: float | None
     ti_30s: float | None
     micro_vol_1s: float | None
+    ofi_1: float | None
+    """Order flow of the best level alone, in base units."""
 
 
 class Microstructure(msgspec.Struct, frozen=True):
@@ -46,6 +48,15 @@ class Microstructure(msgspec.Struct, frozen=True):
     cancel_rate: float | None
     cancel_n: int
     queue_rate: float | None
+    ofi: float | None
+    vpin: float | None
+    vpin_n: int
+    """Full buckets so far, of the 50 that vpin needs."""
+    kyle_lambda: float | None
+    kyle_n: int
+    """Seconds with trades among the last 300, of the 30 that kyle_lambda needs."""
+    trade_rate: float | None
+    microprice_stoikov: float | None
     depth: Depth | None
     windows: Windows
 

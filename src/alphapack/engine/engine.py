@@ -16,9 +16,9 @@ from alphapack.engine.digest import Digest
 from alphapack.engine.draws import Draws
 from alphapack.engine.ports import Codec, Service
 from alphapack.engine.timers import Timer, Timers
-from alphapack.services.microstructure import TICK_NS, Judge, Microstructure
+from alphapack.services.microstructure import MICROPRICE, TICK_NS, Judge, Microstructure
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 REJECTIONS_NS = NANOS_PER_S
 """A venue's unusable frames are reported at most this often, with their count, so that garbage cannot flood the ledger."""
 
@@ -37,6 +37,14 @@ class _Rejections(msgspec.Struct, array_like=True):
     last_ns: int
 
 
+class Asked(msgspec.Struct, frozen=True, array_like=True):
+    """Work that was asked for and whose ``Result`` has not come."""
+
+    ts_ns: int
+    work: str
+    body: bytes
+
+
 class _Saved(msgspec.Struct, array_like=True):
     version: int
     seq: int
@@ -48,6 +56,7 @@ class _Saved(msgspec.Struct, array_like=True):
     timers: tuple[int, list[Timer]]
     draws: dict[str, int]
     requests: int
+    outstanding: dict[int, Asked]
     rejections: dict[str, _Rejections]
     services: list[bytes]
 
@@ -73,12 +82,15 @@ class Engine:
         """Why the last input, a frame, could not be used."""
         self._draws = Draws(self.settings.seed)
         self._requests = 0
+        self.outstanding: dict[int, Asked] = {}
+        """Work asked for, of the kinds whose results someone waits for, by request; what a restart must ask for again."""
         self._rejections: dict[str, _Rejections] = {}
         self._records: list[Record] = []
         self.microstructure = Microstructure(
             self,
             {codec.venue: _judge(codec) for codec in codecs},
             {codec.venue: codec.contract_value for codec in codecs},
+            {codec.venue: codec.frame_format for codec in codecs},
         )
         self._services: list[Service] = [self.microstructure]
         self._timer_handlers: dict[str, Callable[[str], None]] = {"microstructure": lambda _: self.microstructure.on_tick()}
@@ -91,7 +103,7 @@ class Engine:
             Conflated: self._on_conflated,
             Result: self._on_result,
         }
-        self._result_handlers: dict[str, Callable[[Result], None]] = {}
+        self._result_handlers: dict[str, Callable[[Result], None]] = {MICROPRICE: self.microstructure.on_result}
 
     # The door
 
@@ -101,6 +113,7 @@ class Engine:
         assert entry.ts_ns >= self.now_ns, f"time never runs back: at {self.now_ns}, found {entry.ts_ns}"
         self.seq = entry.seq
         self._records = []
+        self.microstructure.touched = None
         self.decoded = ()
         self.rejection = None
         kind = type(entry)
@@ -135,6 +148,8 @@ class Engine:
     def request(self, work: str, body: bytes) -> int:
         """Ask the shell for work off the loop; its ``Result`` is an input, so a replay needs no shell."""
         self._requests += 1
+        if work in self._result_handlers:
+            self.outstanding[self._requests] = Asked(self.now_ns, work, body)
         self.emit(WorkRequested(self._requests, work, body))
         return self._requests
 
@@ -176,6 +191,8 @@ class Engine:
         assert isinstance(entry, Frame)
         self.source_inputs += 1
         codec = self.codecs.get(entry.venue)
+        if codec is not None and self.microstructure.on_frame(entry.venue, entry.payload):
+            return
         try:
             if codec is None:
                 raise FrameError(f"expected a venue of {sorted(self.codecs)}, found {entry.venue[:40]!r}")
@@ -199,6 +216,7 @@ class Engine:
 
     def _on_result(self, entry: AnyInput) -> None:
         assert isinstance(entry, Result)
+        self.outstanding.pop(entry.request_id, None)
         handler = self._result_handlers.get(entry.work)
         if handler is not None:
             handler(entry)
@@ -233,6 +251,7 @@ class Engine:
                 self._timers.save(),
                 self._draws.counts,
                 self._requests,
+                self.outstanding,
                 self._rejections,
                 [service.save() for service in self._services],
             )
@@ -250,7 +269,7 @@ class Engine:
         self._draws.seed, self._draws.counts = self.settings.seed, saved.draws
         self._digest.load(*saved.digest)
         self._timers.load(*saved.timers)
-        self._requests, self._rejections = saved.requests, saved.rejections
+        self._requests, self.outstanding, self._rejections = saved.requests, saved.outstanding, saved.rejections
         self.microstructure.on_configure(self.settings)
         for service, one in zip(self._services, saved.services, strict=True):
             service.load(one)

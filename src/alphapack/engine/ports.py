@@ -15,6 +15,8 @@ class Codec(Protocol):
     """A venue's wire format and continuity rule; holds no connection, clock or file."""
 
     venue: str
+    frame_format: int
+    """The format of ``kernels.wire`` in which this venue's frames may be taken whole by a kernel."""
 
     def decode(self, payload: bytes, symbol: str) -> tuple[AnyWireEvent, ...]:
         """Return what the frame says; ``symbol`` is the venue's name where the payload has none.

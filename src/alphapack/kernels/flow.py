@@ -1,123 +1,115 @@
-"""Rolling order-flow features of one symbol, O(1) a message in the length of the windows.
+"""Rolling order-flow features of one symbol, O(1) a message in the length of the windows and the depth of the book.
 
-State is a handful of arrays that the owner allocates, grows and saves:
+State is three arrays that the owner allocates, grows and saves (``kernels.marks`` names their places):
 
-``marks``    int64[MARKS]      counts, positions, running integer sums and the steps; indices are the constants below
-``reals``    float64[REALS]    mid history on the 100 ms grid and the sizes of the steps
-``trades``   int64[2^a, 2]     ring: receive time, signed base volume (positive: the buyer took)
-``cancels``  int64[2^b, 5]     ring, one row a depth message: time, removed, unexplained, removals, changes
-``pending``  int64[2^c, 3]     ring of trades that may explain a later fall of their level: time, key, lots unused
+``marks``   int64    counts, positions, running integer sums, steps; behind them the rings
+``reals``   float64  mid history on its grids, the seconds of Kyle's lambda, the fitted microprice, and the feature row
+``levels``  int64    the book (``kernels.book``)
 
-Positions in rings only grow; an element lives at ``position & (size - 1)``. Sums are integers, so what enters a window
-leaves it exactly. Windows are ``(t - w, t]`` on the engine's clock.
+The rings:
+
+``TRADES``   time, signed base volume (positive: the buyer took)
+``DEPTHS``   a row a depth message that moved the top: time, removed, unexplained, removals, changes, ofi of level 1, of all
+``WAITING``  trades that may explain a later fall of their level: time, key, lots
+``UNUSED``   a table of what waits, by key: key, lots not used up, position from which trades count
+``TICKERS``  tops of book as the venue states them for updates to come: update, bid key, lots, ask key, lots
+
+Positions in rings only grow; an element lives at ``place + width * (position & mask)``. Sums are integers, so what enters a
+window leaves it exactly. Windows are ``(t - w, t]`` on the engine's clock.
 """
 
 import math
 
-from alphapack.arrays import Float64Array1D, Int64Array1D, Int64Array2D
+from alphapack.arrays import Float64Array1D, Int64Array1D
 from alphapack.jit import njit
-from alphapack.kernels import book, wire
+from alphapack.kernels import book, tape, wire
+from alphapack.kernels import marks as m
+from alphapack.kernels.book import ASK, BID, KEYS, LOTS, OLD_KEYS, OLD_LOTS
 
 OK = 0
 CROSSED = -5
 RING_FULL = -6
+CONTRADICTED = -7
+"""The venue's own ticker of the update that was just applied states another top of the book."""
 
-NS_PER_S = 1_000_000_000
-GRID_NS = 100_000_000
-"""Spacing of the grid on which mids are compared for micro_vol."""
-GRID_STEPS = 50
-PENDING_NS = 250_000_000
-"""How long a trade may wait for the depth message that shows its effect (DEFINITIONS: 250 ms)."""
-LOWEST = -(1 << 62)
-SUM_MAX = 1 << 62
-"""Bound of the running sums: reached only by hostile quantities, and checked before it is passed."""
-TALLY_MAX = 1 << 60
 
-# marks: counts and steps
-BIDS, ASKS = 0, 1
-TICK, LOT = 2, 4  # each: units, decimals
-LIVE_SINCE = 6
-GRID_AT, GRID_HAS, MID_HAS, MID_TICKS = 7, 8, 9, 10
-# marks: trade ring: head, then for 1, 5 and 30 s: tail, bought, sold
-TRADE_HEAD, TRADE_1S, TRADE_5S, TRADE_30S = 11, 12, 15, 18
-# marks: cancel ring: head, tail, then sums of removed, unexplained, removals, changes
-CANCEL_HEAD, CANCEL_TAIL, CANCEL_SUMS = 21, 22, 23
-PENDING_HEAD, PENDING_TAIL = 27, 28
-TALLY = 29  # removed, unexplained, removals, changes of the message being folded
-MARKS = 33
-
-# reals
-LOG_MID, GRID_LOG_MID, PRICE_UNITS, PRICE_SCALE, LOT_UNITS, LOT_SCALE, CONTRACT, CHANGES = 0, 1, 2, 3, 4, 5, 6, 7
-REALS = CHANGES + GRID_STEPS
-
-K = 5
-"""Levels of obi, depth, cancel_rate and queue_rate."""
-(BID, ASK, MID, MICROPRICE, SPREAD_BPS, OBI, OBI_1, OBI_10, TI, TI_1S, TI_30S, TI_N, MICRO_VOL, MICRO_VOL_1S) = range(14)
-(CANCEL_RATE, CANCEL_N, QUEUE_RATE, DEPTH_BID, DEPTH_ASK, DEPTH_BID_QUOTE, DEPTH_ASK_QUOTE) = range(14, 21)
-FEATURES = 21
+# The mid and its grid
 
 
 @njit
-def observe_mid(marks: Int64Array1D, reals: Float64Array1D, levels: Int64Array2D) -> None:
+def observe_mid(marks: Int64Array1D, reals: Float64Array1D, levels: Int64Array1D) -> None:
     """Note the mid after a change of the book; a one-sided book keeps the last one (previous tick)."""
-    if marks[BIDS] == 0 or marks[ASKS] == 0:
+    if levels[BID + book.TOP_N] == 0 or levels[ASK + book.TOP_N] == 0:
         return
-    ticks = levels[0, marks[BIDS] - 1] - levels[2, marks[ASKS] - 1]
-    if marks[MID_HAS] == 1 and ticks == marks[MID_TICKS]:
+    ticks = levels[BID + KEYS] - levels[ASK + KEYS]
+    if marks[m.MID_HAS] == 1 and ticks == marks[m.MID_TICKS]:
         return
-    marks[MID_HAS] = 1
-    marks[MID_TICKS] = ticks
-    reals[LOG_MID] = math.log(0.5 * ticks * reals[PRICE_UNITS] / reals[PRICE_SCALE])
+    marks[m.MID_HAS] = 1
+    marks[m.MID_TICKS] = ticks
+    reals[m.LOG_MID] = math.log(0.5 * ticks * reals[m.PRICE_UNITS] / reals[m.PRICE_SCALE])
+
+
+@njit
+def squares(at: int, steps: int, reals: Float64Array1D) -> float:
+    """Return the sum of the squared log-mid changes of the ``steps`` grid instants up to ``at``."""
+    total = 0.0
+    for i in range(at - steps + 1, at + 1):
+        change = reals[m.CHANGES + i % m.GRID_STEPS]
+        total += change * change
+    return total
 
 
 @njit
 def advance_grid(ts_ns: int, marks: Int64Array1D, reals: Float64Array1D) -> None:
     """Record the mid changes of all grid instants before ``ts_ns``; those from the last one on carry the mid as it stands."""
-    last = (ts_ns - 1) // GRID_NS
-    at = marks[GRID_AT]
-    if last - at > GRID_STEPS:  # Nothing moved for longer than the longest window: only the newest instants matter.
-        step_over = last - GRID_STEPS
-        if marks[MID_HAS] == 1:
-            reals[GRID_LOG_MID] = reals[LOG_MID]
-            marks[GRID_HAS] = 1
-        for i in range(GRID_STEPS):
-            reals[CHANGES + i] = 0.0
-        at = step_over
+    last = (ts_ns - 1) // m.GRID_NS
+    at = marks[m.GRID_AT]
+    if at >= last:
+        return
+    if last - at > m.GRID_STEPS:  # Nothing moved for longer than the longest window: only the newest instants matter.
+        if marks[m.MID_HAS] == 1:
+            reals[m.GRID_LOG_MID] = reals[m.LOG_MID]
+            marks[m.GRID_HAS] = 1
+        for i in range(m.GRID_STEPS):
+            reals[m.CHANGES + i] = 0.0
+        at = last - m.GRID_STEPS
     while at < last:
         at += 1
         change = 0.0
-        if marks[MID_HAS] == 1:
-            if marks[GRID_HAS] == 1:
-                change = reals[LOG_MID] - reals[GRID_LOG_MID]
-            reals[GRID_LOG_MID] = reals[LOG_MID]
-            marks[GRID_HAS] = 1
-        reals[CHANGES + at % GRID_STEPS] = change
-    marks[GRID_AT] = at
+        if marks[m.MID_HAS] == 1:
+            if marks[m.GRID_HAS] == 1:
+                change = reals[m.LOG_MID] - reals[m.GRID_LOG_MID]
+            reals[m.GRID_LOG_MID] = reals[m.LOG_MID]
+            marks[m.GRID_HAS] = 1
+        reals[m.CHANGES + at % m.GRID_STEPS] = change
+    marks[m.GRID_AT] = at
+    reals[m.VOL_5S] = math.sqrt(squares(at, m.GRID_STEPS, reals))
+    reals[m.VOL_1S] = math.sqrt(squares(at, m.GRID_STEPS // 5, reals))
 
 
 @njit
-def micro_vol(ts_ns: int, steps: int, marks: Int64Array1D, reals: Float64Array1D) -> float:
-    """Return the root of the sum of squared 100 ms log-mid changes at the ``steps`` newest grid instants <= ``ts_ns``."""
-    at = marks[GRID_AT]  # All instants before ts_ns are recorded, so ts_ns itself is the only one that can be missing.
-    total = 0.0
-    if ts_ns % GRID_NS == 0:
-        steps -= 1
-    for i in range(at - steps + 1, at + 1):
-        change = reals[CHANGES + i % GRID_STEPS]
-        total += change * change
-    if ts_ns % GRID_NS == 0 and marks[MID_HAS] == 1 and marks[GRID_HAS] == 1:
-        change = reals[LOG_MID] - reals[GRID_LOG_MID]
+def micro_vol_at_instant(steps: int, marks: Int64Array1D, reals: Float64Array1D) -> float:
+    """Return micro_vol at a grid instant itself, which is not recorded before time has passed it."""
+    total = squares(marks[m.GRID_AT], steps - 1, reals)
+    if marks[m.MID_HAS] == 1 and marks[m.GRID_HAS] == 1:
+        change = reals[m.LOG_MID] - reals[m.GRID_LOG_MID]
         total += change * change
     return math.sqrt(total)
 
 
+# Windows
+
+
 @njit
-def expire_trades(ts_ns: int, window: int, width_ns: int, marks: Int64Array1D, trades: Int64Array2D) -> None:
+def expire_trades(ts_ns: int, window: int, width_ns: int, marks: Int64Array1D) -> None:
     """Let trades at or before ``ts_ns - width_ns`` leave the window whose marks start at ``window``."""
-    mask = trades.shape[0] - 1
+    at, mask, head = marks[m.TRADES], marks[m.TRADES + 1], marks[m.TRADES_HEAD]
     tail = marks[window]
-    while tail < marks[TRADE_HEAD] and trades[tail & mask, 0] <= ts_ns - width_ns:
-        volume = trades[tail & mask, 1]
+    while tail < head:
+        row = at + m.TRADES_WIDTH * (tail & mask)
+        if marks[row] > ts_ns - width_ns:
+            break
+        volume = marks[row + 1]
         if volume > 0:
             marks[window + 1] -= volume
         else:
@@ -127,158 +119,398 @@ def expire_trades(ts_ns: int, window: int, width_ns: int, marks: Int64Array1D, t
 
 
 @njit
-def expire_pending(ts_ns: int, marks: Int64Array1D, pending: Int64Array2D) -> None:
-    """Forget trades that have waited for their depth message for too long."""
-    mask = pending.shape[0] - 1
-    while marks[PENDING_TAIL] < marks[PENDING_HEAD] and pending[marks[PENDING_TAIL] & mask, 0] <= ts_ns - PENDING_NS:
-        marks[PENDING_TAIL] += 1
+def expire_depths(ts_ns: int, window: int, width_ns: int, first: int, sums: int, marks: Int64Array1D) -> None:
+    """Let depth rows at or before ``ts_ns - width_ns`` leave a window that sums ``sums`` columns from ``first`` on."""
+    at, mask, head = marks[m.DEPTHS], marks[m.DEPTHS + 1], marks[m.DEPTHS_HEAD]
+    tail = marks[window]
+    while tail < head:
+        row = at + m.DEPTHS_WIDTH * (tail & mask)
+        if marks[row] > ts_ns - width_ns:
+            break
+        for i in range(sums):
+            marks[window + 1 + i] -= marks[row + first + i]
+        tail += 1
+    marks[window] = tail
 
 
 @njit
-def roll(ts_ns: int, marks: Int64Array1D, reals: Float64Array1D, trades: Int64Array2D, cancels: Int64Array2D) -> None:
+def roll(ts_ns: int, marks: Int64Array1D, reals: Float64Array1D) -> None:
     """Bring every window to ``ts_ns``; rolling twice, or in between, changes nothing that is read later."""
     advance_grid(ts_ns, marks, reals)
-    expire_trades(ts_ns, TRADE_1S, NS_PER_S, marks, trades)
-    expire_trades(ts_ns, TRADE_5S, 5 * NS_PER_S, marks, trades)
-    expire_trades(ts_ns, TRADE_30S, 30 * NS_PER_S, marks, trades)
-    mask = cancels.shape[0] - 1
-    while marks[CANCEL_TAIL] < marks[CANCEL_HEAD] and cancels[marks[CANCEL_TAIL] & mask, 0] <= ts_ns - 5 * NS_PER_S:
-        for i in range(4):
-            marks[CANCEL_SUMS + i] -= cancels[marks[CANCEL_TAIL] & mask, 1 + i]
-        marks[CANCEL_TAIL] += 1
+    tape.close_seconds(ts_ns, marks, reals)
+    expire_trades(ts_ns, m.TRADES_1S, m.NS_PER_S, marks)
+    expire_trades(ts_ns, m.TRADES_5S, 5 * m.NS_PER_S, marks)
+    expire_trades(ts_ns, m.TRADES_30S, 30 * m.NS_PER_S, marks)
+    expire_depths(ts_ns, m.DEPTHS_5S, 5 * m.NS_PER_S, 1, 4, marks)
+    expire_depths(ts_ns, m.DEPTHS_1S, m.NS_PER_S, 5, 2, marks)
+    expire_waiting(ts_ns, marks)
+
+
+# Trades that wait for the depth message that shows them
 
 
 @njit
-def explain(key: int, removed: int, marks: Int64Array1D, pending: Int64Array2D) -> int:
-    """Return how much of ``removed`` lots the pending trades at ``key`` explain, and use all of them up."""
-    mask = pending.shape[0] - 1
-    traded = 0
-    for i in range(marks[PENDING_TAIL], marks[PENDING_HEAD]):
-        if pending[i & mask, 1] == key:
-            traded += pending[i & mask, 2]
-            pending[i & mask, 2] = 0
+def slot_of(key: int, marks: Int64Array1D) -> int:
+    """Return the place of a key's entry in the table of what waits, or of the empty entry (third column -1) where it belongs."""
+    at, mask = int(marks[m.UNUSED]), marks[m.UNUSED + 1]
+    i = (key ^ (key >> 11)) & mask
+    while True:
+        row = at + m.UNUSED_WIDTH * i
+        if marks[row + 2] < 0 or marks[row] == key:
+            return row
+        i = (i + 1) & mask
+
+
+@njit
+def clear_unused(marks: Int64Array1D) -> None:
+    """Empty the table of what waits."""
+    at = marks[m.UNUSED]
+    for i in range(marks[m.UNUSED + 1] + 1):
+        marks[at + m.UNUSED_WIDTH * i + 2] = -1
+    marks[m.UNUSED_N] = 0
+
+
+@njit
+def tidy_waiting(marks: Int64Array1D) -> None:
+    """Strike what is used up from the waiting trades, and make the table anew from the rest."""
+    at, mask = marks[m.WAITING], marks[m.WAITING + 1]
+    for position in range(marks[m.WAITING_TAIL], marks[m.WAITING_HEAD]):
+        row = at + m.WAITING_WIDTH * (position & mask)
+        if position < marks[slot_of(marks[row + 1], marks) + 2]:
+            marks[row + 2] = 0
+    fill_unused(marks)
+
+
+@njit
+def fill_unused(marks: Int64Array1D) -> None:
+    """Make the table of what waits from the waiting trades alone."""
+    clear_unused(marks)
+    at, mask = marks[m.WAITING], marks[m.WAITING + 1]
+    for position in range(marks[m.WAITING_TAIL], marks[m.WAITING_HEAD]):
+        row = at + m.WAITING_WIDTH * (position & mask)
+        if marks[row + 2] > 0:
+            add_unused(marks[row + 1], marks[row + 2], marks)
+
+
+@njit
+def add_unused(key: int, lots: int, marks: Int64Array1D) -> None:
+    """Add lots that were traded to what may explain a fall of their level."""
+    row = slot_of(key, marks)
+    if marks[row + 2] < 0:
+        marks[row] = key
+        marks[row + 1] = marks[row + 2] = 0
+        marks[m.UNUSED_N] += 1
+    marks[row + 1] += lots
+
+
+@njit
+def expire_waiting(ts_ns: int, marks: Int64Array1D) -> None:
+    """Forget trades that have waited for their depth message for too long."""
+    at, mask, head = marks[m.WAITING], marks[m.WAITING + 1], marks[m.WAITING_HEAD]
+    tail = marks[m.WAITING_TAIL]
+    if tail == head:
+        return
+    while tail < head:
+        row = at + m.WAITING_WIDTH * (tail & mask)
+        if marks[row] > ts_ns - m.UNUSED_NS:
+            break
+        entry = slot_of(marks[row + 1], marks)
+        if tail >= marks[entry + 2]:
+            marks[entry + 1] -= marks[row + 2]
+        tail += 1
+    marks[m.WAITING_TAIL] = tail
+    if tail == head and marks[m.UNUSED_N] > 0:
+        clear_unused(marks)
+
+
+@njit
+def explain(key: int, removed: int, marks: Int64Array1D) -> int:
+    """Return how much of ``removed`` lots the waiting trades at ``key`` explain, and use all of them up."""
+    entry = slot_of(key, marks)
+    if marks[entry + 2] < 0:
+        return 0
+    traded = int(marks[entry + 1])
+    marks[entry + 1] = 0
+    marks[entry + 2] = marks[m.WAITING_HEAD]
     return min(traded, removed)
 
 
+# Depth
+
+
 @njit
-def fold(
-    side: Int64Array2D, n: int, keys: Int64Array1D, quantities: Int64Array1D, m: int, marks: Int64Array1D, pending: Int64Array2D
-) -> int:
-    """Apply ``m`` absolute quantities to a side of ``n`` levels and tally what left its top ``K``; returns the new count."""
-    edge = side[0, n - K] if n >= K else LOWEST
-    for i in range(m):
-        key, quantity = keys[i], quantities[i]
-        at = book.find(side[0], n, key)
-        known = at < n and side[0, at] == key
-        old = side[1, at] if known else 0
-        if quantity == old:
+def tally(removed: int, explained: int, marks: Int64Array1D) -> None:
+    """Count a change of a level of the top; ``removed`` <= 0 where its quantity did not fall."""
+    marks[m.TALLY + 3] += 1
+    if removed > 0 and marks[m.TALLY] < m.TALLY_MAX:
+        marks[m.TALLY] += removed
+        marks[m.TALLY + 1] += removed - explained
+        marks[m.TALLY + 2] += 1
+
+
+@njit
+def fold(side: int, at: int, n: int, levels: Int64Array1D, marks: Int64Array1D) -> bool:
+    """Apply ``n`` absolute quantities of the scratch at ``at`` and tally what left the top ``K``; tells whether the best moved."""
+    room = marks[m.SCRATCH + 1]
+    top_edge = levels[side + KEYS + m.K - 1]
+    edge = levels[side + KEYS + book.TOP - 1]
+    waits = marks[m.WAITING_TAIL] < marks[m.WAITING_HEAD]
+    moved = False
+    for i in range(at, at + n):
+        key, lots = marks[i], marks[i + room]
+        old = book.put(levels, side, key, lots)
+        if lots == old:
             continue
-        explained = 0
-        if marks[PENDING_TAIL] < marks[PENDING_HEAD]:
-            explained = explain(key, max(0, old - quantity), marks, pending)
+        explained = explain(key, max(0, old - lots), marks) if waits else 0
         if key >= edge:
-            marks[TALLY + 3] += 1
-            if quantity < old and marks[TALLY] < TALLY_MAX:
-                marks[TALLY] += old - quantity
-                marks[TALLY + 1] += old - quantity - explained
-                marks[TALLY + 2] += 1
-        if quantity == 0:
-            n = book.drop(side, n, at)
-        elif known:
-            side[1, at] = quantity
-        else:
-            n = book.put(side, n, at, key, quantity)
-    return n
+            moved = True
+            if key >= top_edge:
+                tally(old - lots, explained, marks)
+    return moved
 
 
 @njit
-def parse(bids: bytes, asks: bytes, marks: Int64Array1D, scratch: Int64Array2D) -> int:
-    """Read both level lists into ``scratch`` (rows: bid keys, bid lots, ask keys, ask lots).
-
-    Returns the counts packed as ``bids << 32 | asks``, or a negative status of ``kernels.wire``.
-    """
-    m = wire.levels(bids, marks[TICK : TICK + 2], marks[LOT : LOT + 2], 1, scratch[0], scratch[1])
-    if m < 0:
-        return m
-    k = wire.levels(asks, marks[TICK : TICK + 2], marks[LOT : LOT + 2], -1, scratch[2], scratch[3])
-    return k if k < 0 else (m << 32) | k
+def base_volume(key: int, lots: int, marks: Int64Array1D, reals: Float64Array1D) -> int:
+    """Return a quantity in the unit of the windows: lots; or whole base units of the coins that inverse contracts are worth."""
+    if reals[m.CONTRACT] == 0.0 or lots == 0:
+        return lots
+    coins = lots * reals[m.SIZE_UNITS] / reals[m.SIZE_SCALE] * reals[m.CONTRACT] / (abs(key) * reals[m.PRICE_UNITS] / reals[m.PRICE_SCALE])
+    return math.floor(min(coins * marks[m.BASE_UNITS], float(m.VOLUME_MAX)) + 0.5)
 
 
 @njit
-def depth(
-    ts_ns: int,
-    counts: int,
-    scratch: Int64Array2D,
-    levels: Int64Array2D,
-    marks: Int64Array1D,
-    reals: Float64Array1D,
-    cancels: Int64Array2D,
-    pending: Int64Array2D,
-) -> int:
-    """Fold a parsed depth difference into book and windows.
+def order_flow(side: int, level: int, levels: Int64Array1D, marks: Int64Array1D, reals: Float64Array1D) -> int:
+    """Return what level ``level`` of a side added to the order flow (Cont, Kukanov, Stoikov 2014, e_n) since the last message."""
+    new, old = levels[side + KEYS + level], levels[side + OLD_KEYS + level]
+    flow = 0
+    if new >= old:
+        flow += base_volume(new, levels[side + LOTS + level], marks, reals)
+    if new <= old:
+        flow -= base_volume(old, levels[side + OLD_LOTS + level], marks, reals)
+    return flow
 
-    ``levels`` holds the bid side in rows 0-1 and the ask side in rows 2-3. Returns OK; NO_ROOM or RING_FULL, which change
-    nothing; or CROSSED or ``wire.TOO_LARGE``, after which the book is no longer to be trusted.
-    """
-    m, k = counts >> 32, counts & 0xFFFFFFFF
-    if marks[BIDS] + m > levels.shape[1] or marks[ASKS] + k > levels.shape[1]:
-        return wire.NO_ROOM
-    if marks[CANCEL_HEAD] - marks[CANCEL_TAIL] >= cancels.shape[0]:
-        return RING_FULL
-    advance_grid(ts_ns, marks, reals)
-    expire_pending(ts_ns, marks, pending)
-    marks[TALLY : TALLY + 4] = 0
-    marks[BIDS] = fold(levels[0:2], marks[BIDS], scratch[0], scratch[1], m, marks, pending)
-    marks[ASKS] = fold(levels[2:4], marks[ASKS], scratch[2], scratch[3], k, marks, pending)
-    if marks[CANCEL_SUMS] > SUM_MAX - marks[TALLY]:
-        return wire.TOO_LARGE
-    if marks[TALLY + 3] > 0:
-        row = marks[CANCEL_HEAD] & (cancels.shape[0] - 1)
-        cancels[row, 0] = ts_ns
-        for i in range(4):
-            cancels[row, 1 + i] = marks[TALLY + i]
-            marks[CANCEL_SUMS + i] += marks[TALLY + i]
-        marks[CANCEL_HEAD] += 1
-    if marks[BIDS] > 0 and marks[ASKS] > 0 and levels[0, marks[BIDS] - 1] >= -levels[2, marks[ASKS] - 1]:
+
+@njit
+def note_depth(ts_ns: int, marks: Int64Array1D, reals: Float64Array1D, levels: Int64Array1D) -> None:
+    """Put a depth message that changed the top into the windows of cancels and of order flow."""
+    row = marks[m.DEPTHS] + m.DEPTHS_WIDTH * (marks[m.DEPTHS_HEAD] & marks[m.DEPTHS + 1])
+    marks[row] = ts_ns
+    first = total = 0
+    for level in range(m.K):
+        flow = order_flow(BID, level, levels, marks, reals) - order_flow(ASK, level, levels, marks, reals)
+        if level == 0:
+            first = flow
+        total += flow
+    for i in range(4):
+        marks[row + 1 + i] = marks[m.TALLY + i]
+        marks[m.DEPTHS_5S + 1 + i] += marks[m.TALLY + i]
+    marks[row + 5] = first
+    marks[row + 6] = total
+    marks[m.DEPTHS_1S + 1] += first
+    marks[m.DEPTHS_1S + 2] += total
+    marks[m.DEPTHS_HEAD] += 1
+
+
+@njit
+def top_state(levels: Int64Array1D) -> int:
+    """Return the state of the top for Stoikov's microprice, 4 * imbalance bucket + spread bucket; -1 for a one-sided book."""
+    bid, ask = int(levels[BID + LOTS]), int(levels[ASK + LOTS])
+    if bid == 0 or ask == 0:
+        return -1
+    spread = -int(levels[ASK + KEYS]) - int(levels[BID + KEYS])
+    bucket = min(m.IMBALANCES - 1, m.IMBALANCES * bid // (bid + ask))
+    return m.SPREADS * bucket + min(spread, m.SPREADS) - 1
+
+
+@njit
+def best_changed(side: int, levels: Int64Array1D) -> bool:
+    """Tell whether price or quantity of a side's best level differ from before the message."""
+    return bool(levels[side + KEYS] != levels[side + OLD_KEYS] or levels[side + LOTS] != levels[side + OLD_LOTS])
+
+
+@njit
+def count_move(ticks: int, marks: Int64Array1D, levels: Int64Array1D) -> None:
+    """Count the transition of the state of the best quotes, where they changed; ``ticks`` is twice the mid before."""
+    if not (best_changed(BID, levels) or best_changed(ASK, levels)):
+        return
+    state = top_state(levels)
+    before = marks[m.TOP_STATE]
+    marks[m.TOP_STATE] = state
+    if state < 0 or before < 0:
+        return
+    at = marks[m.COUNTS] + m.STATES * before + state
+    jump = marks[m.MID_TICKS] - ticks
+    if jump == 0:
+        marks[at] += 1
+        return
+    marks[at + m.STATES * m.STATES] += 1
+    marks[marks[m.COUNTS] + 2 * m.STATES * m.STATES + before] += min(max(jump, -1_000_000), 1_000_000)
+    marks[m.MOVES] += 1
+
+
+@njit
+def changed(ts_ns: int, moved: bool, marks: Int64Array1D, reals: Float64Array1D, levels: Int64Array1D) -> int:
+    """Bring everything up to date with levels that were put and tallied; ``moved`` tells whether the best ``TOP`` may differ."""
+    if not moved:
+        return OK
+    book.walk(levels, BID)
+    book.walk(levels, ASK)
+    flow = max(abs(marks[m.DEPTHS_1S + 1]), abs(marks[m.DEPTHS_1S + 2]))
+    if marks[m.DEPTHS_5S + 1] > m.SUM_MAX - marks[m.TALLY] or flow > m.FLOW_MAX:
+        return wire.OFF_GRID
+    if marks[m.TALLY + 3] > 0:
+        note_depth(ts_ns, marks, reals, levels)
+    marks[m.TOUCHED] = 1
+    if levels[BID + book.TOP_N] > 0 and levels[ASK + book.TOP_N] > 0 and levels[BID + KEYS] >= -levels[ASK + KEYS]:
         return CROSSED
+    ticks = marks[m.MID_TICKS]
     observe_mid(marks, reals, levels)
+    if marks[m.TALLY + 3] > 0 and marks[m.MID_HAS] == 1:
+        count_move(ticks, marks, levels)
     return OK
 
 
 @njit
-def trade(ts_ns: int, key: int, lots: int, volume: int, marks: Int64Array1D, trades: Int64Array2D, pending: Int64Array2D) -> int:
-    """Take one trade into the windows.
+def has_room(bids: int, asks: int, levels: Int64Array1D) -> bool:
+    """Tell whether so many more levels a side fit, wherever they fall."""
+    bids += levels[BID + book.NEAR] + levels[BID + book.FAR]
+    asks += levels[ASK + book.NEAR] + levels[ASK + book.FAR]
+    return bool(bids <= levels[BID + book.ROOM] and asks <= levels[ASK + book.ROOM])
+
+
+@njit
+def depth(ts_ns: int, marks: Int64Array1D, reals: Float64Array1D, levels: Int64Array1D) -> int:
+    """Fold the levels in the scratch (``BIDS_N``, ``ASKS_N``) into book and windows, which are rolled to ``ts_ns``.
+
+    Returns OK; NO_ROOM or RING_FULL, which change nothing; or CROSSED or OFF_GRID (sums beyond counting), after which the
+    book is no longer to be trusted.
+    """
+    if not has_room(marks[m.BIDS_N], marks[m.ASKS_N], levels):
+        return wire.NO_ROOM
+    if marks[m.DEPTHS_HEAD] - marks[m.DEPTHS_5S] > marks[m.DEPTHS + 1]:
+        return RING_FULL
+    for i in range(4):
+        marks[m.TALLY + i] = 0
+    at, room = marks[m.SCRATCH], marks[m.SCRATCH + 1]
+    moved = fold(BID, at, marks[m.BIDS_N], levels, marks)
+    if fold(ASK, at + 2 * room, marks[m.ASKS_N], levels, marks):
+        moved = True
+    return changed(ts_ns, moved, marks, reals, levels)
+
+
+@njit
+def order(ts_ns: int, key: int, lots: int, explained: int, marks: Int64Array1D, reals: Float64Array1D, levels: Int64Array1D) -> int:
+    """Set one level, of whose fall ``explained`` lots are known to be traded; windows are rolled, statuses are those of ``depth``."""
+    if not has_room(1, 1, levels):
+        return wire.NO_ROOM
+    if marks[m.DEPTHS_HEAD] - marks[m.DEPTHS_5S] > marks[m.DEPTHS + 1]:
+        return RING_FULL
+    for i in range(4):
+        marks[m.TALLY + i] = 0
+    side = BID if key > 0 else ASK
+    edge, top_edge = levels[side + KEYS + book.TOP - 1], levels[side + KEYS + m.K - 1]
+    old = book.put(levels, side, key, lots)
+    if old != lots and key >= top_edge:
+        tally(old - lots, explained, marks)
+    return changed(ts_ns, old != lots and key >= edge, marks, reals, levels)
+
+
+# Tickers
+
+
+@njit
+def contradicts(row: int, marks: Int64Array1D, levels: Int64Array1D) -> bool:
+    """Tell whether a ticker states another top than the book's; a quantity of zero states an empty side."""
+    marks[m.TICKER_CHECKED] += 1
+    for side, at in ((BID, row + 1), (ASK, row + 3)):
+        lots = marks[at + 1]
+        if lots != levels[side + LOTS] or (lots > 0 and marks[at] != levels[side + KEYS]):
+            return True
+    return False
+
+
+@njit
+def put_ticker(update: int, marks: Int64Array1D) -> int:
+    """Return the place for a ticker of an update to come; later word replaces what was said of this update and of later ones."""
+    at, mask = int(marks[m.TICKERS]), marks[m.TICKERS + 1]
+    head = marks[m.TICKERS_HEAD]
+    while head > marks[m.TICKERS_TAIL] and marks[at + m.TICKERS_WIDTH * ((head - 1) & mask)] >= update:
+        head -= 1
+    if head - marks[m.TICKERS_TAIL] > mask:
+        marks[m.TICKERS_TAIL] += (mask + 1) // 2
+    marks[m.TICKERS_HEAD] = head + 1
+    row = at + m.TICKERS_WIDTH * (head & mask)
+    marks[row] = update
+    return row
+
+
+@njit
+def compare_tickers(marks: Int64Array1D, levels: Int64Array1D) -> int:
+    """Hold the book against the ticker of its own update, if one came before it, and forget those that it has passed."""
+    at, mask = marks[m.TICKERS], marks[m.TICKERS + 1]
+    update = marks[m.LAST_UPDATE]
+    while marks[m.TICKERS_TAIL] < marks[m.TICKERS_HEAD]:
+        row = at + m.TICKERS_WIDTH * (marks[m.TICKERS_TAIL] & mask)
+        if marks[row] > update:
+            break
+        marks[m.TICKERS_TAIL] += 1
+        if marks[row] == update and contradicts(row, marks, levels):
+            return CONTRADICTED
+    return OK
+
+
+# Trades
+
+
+@njit
+def trade(ts_ns: int, key: int, lots: int, marks: Int64Array1D, reals: Float64Array1D) -> int:
+    """Take one trade into the windows, which are rolled to ``ts_ns``.
 
     Parameters
     ----------
     key : int
         Key of the level that was hit: +ticks of a bid, -ticks of an ask.
-    lots, volume : int
-        Quantity in lots, and base volume in the unit of this symbol's windows, both > 0.
+    lots : int
+        Quantity, > 0.
 
     Returns
     -------
     int
-        OK, RING_FULL, or ``wire.TOO_LARGE`` where a window's sum would leave the integers; nothing changes then.
+        OK, RING_FULL, or ``wire.OFF_GRID`` where a sum would leave the integers; nothing changes then.
     """
-    oldest = min(marks[TRADE_1S], marks[TRADE_5S], marks[TRADE_30S])
-    if marks[TRADE_HEAD] - oldest >= trades.shape[0] or marks[PENDING_HEAD] - marks[PENDING_TAIL] >= pending.shape[0]:
+    if marks[m.TRADES_HEAD] - marks[m.TRADES_30S] > marks[m.TRADES + 1]:
         return RING_FULL
+    if marks[m.WAITING_HEAD] - marks[m.WAITING_TAIL] > marks[m.WAITING + 1]:
+        return RING_FULL
+    if 2 * marks[m.UNUSED_N] > marks[m.UNUSED + 1]:
+        tidy_waiting(marks)
+    volume = base_volume(key, lots, marks, reals)
     side = 2 if key > 0 else 1
-    if marks[TRADE_30S + side] > SUM_MAX - volume:
-        return wire.TOO_LARGE
-    for window in (TRADE_1S, TRADE_5S, TRADE_30S):
+    if volume >= m.VOLUME_MAX or max(marks[m.TRADES_30S + side], marks[m.SLOT_SUM]) > m.SUM_MAX - volume:
+        return wire.OFF_GRID
+    for window in (m.TRADES_1S, m.TRADES_5S, m.TRADES_30S):
         marks[window + side] += volume
-    row = marks[TRADE_HEAD] & (trades.shape[0] - 1)
-    trades[row, 0] = ts_ns
-    trades[row, 1] = -volume if key > 0 else volume
-    marks[TRADE_HEAD] += 1
-    row = marks[PENDING_HEAD] & (pending.shape[0] - 1)
-    pending[row, 0] = ts_ns
-    pending[row, 1] = key
-    pending[row, 2] = lots
-    marks[PENDING_HEAD] += 1
+    row = marks[m.TRADES] + m.TRADES_WIDTH * (marks[m.TRADES_HEAD] & marks[m.TRADES + 1])
+    marks[row] = ts_ns
+    marks[row + 1] = -volume if key > 0 else volume
+    marks[m.TRADES_HEAD] += 1
+    row = marks[m.WAITING] + m.WAITING_WIDTH * (marks[m.WAITING_HEAD] & marks[m.WAITING + 1])
+    marks[row] = ts_ns
+    marks[row + 1] = key
+    marks[row + 2] = lots
+    marks[m.WAITING_HEAD] += 1
+    add_unused(key, lots, marks)
+    size = lots * reals[m.SIZE_UNITS] / reals[m.SIZE_SCALE]
+    worth = reals[m.CONTRACT] if reals[m.CONTRACT] > 0.0 else abs(key) * reals[m.PRICE_UNITS] / reals[m.PRICE_SCALE]
+    reals[m.SECOND_QUOTE] += -size * worth if key > 0 else size * worth
+    reals[m.SECOND_TRADES] += 1.0
+    tape.take_slot(ts_ns, volume, marks)
+    if volume > 0:
+        tape.take_bucket(ts_ns, volume, 1 if key < 0 else 0, marks)
     return OK
+
+
+# Features
 
 
 @njit
@@ -288,86 +520,106 @@ def ratio(a: int, b: int) -> float:
 
 
 @njit
-def base_size(side: Int64Array2D, n: int, depth: int, reals: Float64Array1D) -> tuple[float, float]:
+def base_size(side: int, depth: int, levels: Int64Array1D, reals: Float64Array1D) -> tuple[float, float]:
     """Return base size and quote value of the best ``depth`` levels; contracts of an inverse instrument are converted."""
     base = quote = 0.0
-    for i in range(n - 1, max(n - depth, 0) - 1, -1):
-        price = abs(side[0, i]) * reals[PRICE_UNITS] / reals[PRICE_SCALE]
-        quantity = side[1, i] * reals[LOT_UNITS] / reals[LOT_SCALE]
-        if reals[CONTRACT] > 0.0:
-            quantity = quantity * reals[CONTRACT] / price
+    for i in range(min(depth, levels[side + book.TOP_N])):
+        price = abs(levels[side + KEYS + i]) * reals[m.PRICE_UNITS] / reals[m.PRICE_SCALE]
+        quantity = levels[side + LOTS + i] * reals[m.SIZE_UNITS] / reals[m.SIZE_SCALE]
+        if reals[m.CONTRACT] > 0.0:
+            quantity = quantity * reals[m.CONTRACT] / price
         base += quantity
         quote += quantity * price
     return base, quote
 
 
 @njit
-def imbalance(levels: Int64Array2D, marks: Int64Array1D, reals: Float64Array1D, depth: int) -> float:
+def imbalance(depth: int, levels: Int64Array1D, reals: Float64Array1D) -> float:
     """Return ``(B - A) / (B + A)`` over the best ``depth`` levels; exact in lots where a lot is base currency."""
-    if reals[CONTRACT] > 0.0:
-        bid, _ = base_size(levels[0:2], marks[BIDS], depth, reals)
-        ask, _ = base_size(levels[2:4], marks[ASKS], depth, reals)
+    if reals[m.CONTRACT] > 0.0:
+        bid, _ = base_size(BID, depth, levels, reals)
+        ask, _ = base_size(ASK, depth, levels, reals)
         return (bid - ask) / (bid + ask)
-    return ratio(book.size(levels[0:2], marks[BIDS], depth), book.size(levels[2:4], marks[ASKS], depth))
+    return ratio(book.size(levels, BID, depth), book.size(levels, ASK, depth))
 
 
 @njit
-def touch(levels: Int64Array2D, marks: Int64Array1D, reals: Float64Array1D, row: Float64Array1D) -> None:
+def touch(marks: Int64Array1D, reals: Float64Array1D, levels: Int64Array1D) -> None:
     """Write the features that need no window: prices, spread, imbalances, depth."""
-    n, m = marks[BIDS], marks[ASKS]
-    row[DEPTH_BID], row[DEPTH_BID_QUOTE] = base_size(levels[0:2], n, K, reals)
-    row[DEPTH_ASK], row[DEPTH_ASK_QUOTE] = base_size(levels[2:4], m, K, reals)
-    if n > 0:
-        row[BID] = levels[0, n - 1] * reals[PRICE_UNITS] / reals[PRICE_SCALE]
-    if m > 0:
-        row[ASK] = -levels[2, m - 1] * reals[PRICE_UNITS] / reals[PRICE_SCALE]
-    if n == 0 or m == 0:
+    row = m.ROW
+    for i in range(m.OBI_10 + 1):
+        reals[row + i] = math.nan
+    reals[row + m.MICROPRICE_STOIKOV] = math.nan
+    reals[row + m.DEPTH_BID], reals[row + m.DEPTH_BID_QUOTE] = base_size(BID, m.K, levels, reals)
+    reals[row + m.DEPTH_ASK], reals[row + m.DEPTH_ASK_QUOTE] = base_size(ASK, m.K, levels, reals)
+    bid_ticks, ask_ticks = levels[BID + KEYS], -levels[ASK + KEYS]
+    has_bid, has_ask = levels[BID + book.TOP_N] > 0, levels[ASK + book.TOP_N] > 0
+    if has_bid:
+        reals[row + m.BID] = bid_ticks * reals[m.PRICE_UNITS] / reals[m.PRICE_SCALE]
+    if has_ask:
+        reals[row + m.ASK] = ask_ticks * reals[m.PRICE_UNITS] / reals[m.PRICE_SCALE]
+    if not (has_bid and has_ask):
         return
-    bid_ticks, ask_ticks = levels[0, n - 1], -levels[2, m - 1]
-    row[MID] = 0.5 * (bid_ticks + ask_ticks) * reals[PRICE_UNITS] / reals[PRICE_SCALE]
-    row[SPREAD_BPS] = 10_000.0 * (2.0 * (ask_ticks - bid_ticks) / (bid_ticks + ask_ticks))
-    bid_size, _ = base_size(levels[0:2], n, 1, reals)
-    ask_size, _ = base_size(levels[2:4], m, 1, reals)
-    row[MICROPRICE] = (row[BID] * ask_size + row[ASK] * bid_size) / (ask_size + bid_size)
-    row[OBI] = imbalance(levels, marks, reals, K)
-    row[OBI_1] = imbalance(levels, marks, reals, 1)
-    row[OBI_10] = imbalance(levels, marks, reals, 10)
+    reals[row + m.MID] = 0.5 * (bid_ticks + ask_ticks) * reals[m.PRICE_UNITS] / reals[m.PRICE_SCALE]
+    reals[row + m.SPREAD_BPS] = 10_000.0 * (2.0 * (ask_ticks - bid_ticks) / (bid_ticks + ask_ticks))
+    bid_size, _ = base_size(BID, 1, levels, reals)
+    ask_size, _ = base_size(ASK, 1, levels, reals)
+    reals[row + m.MICROPRICE] = (reals[row + m.BID] * ask_size + reals[row + m.ASK] * bid_size) / (ask_size + bid_size)
+    reals[row + m.OBI] = imbalance(m.K, levels, reals)
+    reals[row + m.OBI_1] = imbalance(1, levels, reals)
+    reals[row + m.OBI_10] = imbalance(book.TOP, levels, reals)
+    if reals[m.STOIKOV_FITTED] > 0.0:
+        level = levels[BID + LOTS] == levels[ASK + LOTS]  # No side of the buckets is the middle one's.
+        ticks = 0.5 * (bid_ticks + ask_ticks) + (0.0 if level else reals[m.STOIKOV + top_state(levels)])
+        reals[row + m.MICROPRICE_STOIKOV] = ticks * reals[m.PRICE_UNITS] / reals[m.PRICE_SCALE]
 
 
 @njit
-def windows(ts_ns: int, marks: Int64Array1D, reals: Float64Array1D, row: Float64Array1D) -> None:
-    """Write the features of the (already rolled) windows that are whole since the book became LIVE."""
-    age_ns = ts_ns - marks[LIVE_SINCE]
-    if age_ns >= NS_PER_S:
-        row[TI_1S] = ratio(marks[TRADE_1S + 1], marks[TRADE_1S + 2])
-        row[MICRO_VOL_1S] = micro_vol(ts_ns, GRID_STEPS // 5, marks, reals)
-    if age_ns >= 30 * NS_PER_S:
-        row[TI_30S] = ratio(marks[TRADE_30S + 1], marks[TRADE_30S + 2])
-    if age_ns < 5 * NS_PER_S:
-        return
-    row[TI] = ratio(marks[TRADE_5S + 1], marks[TRADE_5S + 2])
-    row[MICRO_VOL] = micro_vol(ts_ns, GRID_STEPS, marks, reals)
-    removed, unexplained = marks[CANCEL_SUMS], marks[CANCEL_SUMS + 1]
-    row[CANCEL_RATE] = unexplained / removed if removed > 0 else 0.0
-    row[QUEUE_RATE] = marks[CANCEL_SUMS + 3] / 5.0
+def ofi(marks: Int64Array1D, reals: Float64Array1D, levels: Int64Array1D) -> float:
+    """Return the mean order flow of the best ``K`` levels as a share of the mean size of the top of a side."""
+    flow = marks[m.DEPTHS_1S + 2]
+    if reals[m.CONTRACT] == 0.0:
+        total = book.size(levels, BID, m.K) + book.size(levels, ASK, m.K)
+        return 2.0 * flow / (m.K * total) if total > 0 else math.nan
+    coins = reals[m.ROW + m.DEPTH_BID] + reals[m.ROW + m.DEPTH_ASK]
+    return 2.0 * (flow / marks[m.BASE_UNITS]) / (m.K * coins) if coins > 0.0 else math.nan
 
 
 @njit
-def features(
-    ts_ns: int,
-    levels: Int64Array2D,
-    marks: Int64Array1D,
-    reals: Float64Array1D,
-    trades: Int64Array2D,
-    cancels: Int64Array2D,
-    row: Float64Array1D,
-) -> None:
-    """Roll to ``ts_ns`` and write every feature into ``row`` (float64[FEATURES]); NaN where it is not known."""
-    roll(ts_ns, marks, reals, trades, cancels)
-    row[:] = math.nan
-    row[TI_N] = marks[TRADE_HEAD] - marks[TRADE_5S]
-    row[CANCEL_N] = marks[CANCEL_SUMS + 2]
-    touch(levels, marks, reals, row)
-    windows(ts_ns, marks, reals, row)
-    for i in range(FEATURES):
-        row[i] += 0.0  # -0.0 becomes 0.0: one bit pattern a value.
+def windows(ts_ns: int, marks: Int64Array1D, reals: Float64Array1D, levels: Int64Array1D) -> None:
+    """Write the features of the (already rolled) windows; those that are not whole since the book became LIVE are NaN."""
+    row = m.ROW
+    age_ns = ts_ns - marks[m.LIVE_SINCE]
+    instant = ts_ns % m.GRID_NS == 0
+    reals[row + m.TI_N] = marks[m.TRADES_HEAD] - marks[m.TRADES_5S]
+    reals[row + m.CANCEL_N] = marks[m.DEPTHS_5S + 3]
+    reals[row + m.VPIN_N] = marks[m.BUCKETS_HEAD] - marks[m.BUCKETS_TAIL]
+    reals[row + m.KYLE_SECONDS] = marks[m.KYLE_N]
+    if age_ns >= m.NS_PER_S:
+        reals[row + m.TI_1S] = ratio(marks[m.TRADES_1S + 1], marks[m.TRADES_1S + 2])
+        reals[row + m.MICRO_VOL_1S] = micro_vol_at_instant(m.GRID_STEPS // 5, marks, reals) if instant else reals[m.VOL_1S]
+        reals[row + m.OFI] = ofi(marks, reals, levels)
+        unit = marks[m.BASE_UNITS] if reals[m.CONTRACT] > 0.0 else reals[m.SIZE_SCALE] / reals[m.SIZE_UNITS]
+        reals[row + m.OFI_1] = marks[m.DEPTHS_1S + 1] / unit
+    if age_ns >= 5 * m.NS_PER_S:
+        reals[row + m.TI] = ratio(marks[m.TRADES_5S + 1], marks[m.TRADES_5S + 2])
+        reals[row + m.TRADE_RATE] = reals[row + m.TI_N] / 5.0
+        reals[row + m.MICRO_VOL] = micro_vol_at_instant(m.GRID_STEPS, marks, reals) if instant else reals[m.VOL_5S]
+        removed = marks[m.DEPTHS_5S + 1]
+        reals[row + m.CANCEL_RATE] = marks[m.DEPTHS_5S + 2] / removed if removed > 0 else 0.0
+        reals[row + m.QUEUE_RATE] = marks[m.DEPTHS_5S + 4] / 5.0
+    if age_ns >= 30 * m.NS_PER_S:
+        reals[row + m.TI_30S] = ratio(marks[m.TRADES_30S + 1], marks[m.TRADES_30S + 2])
+    if marks[m.BUCKETS_HEAD] - marks[m.BUCKETS_TAIL] == m.BUCKETS_N:
+        reals[row + m.VPIN] = marks[m.BUCKET_GAPS] / marks[m.BUCKET_SIZES]
+    enough = marks[m.KYLE_N] >= 30 and age_ns >= m.KYLE_S * m.NS_PER_S
+    reals[row + m.KYLE_LAMBDA] = reals[m.KYLE] if enough else math.nan
+
+
+@njit
+def features(ts_ns: int, marks: Int64Array1D, reals: Float64Array1D, levels: Int64Array1D) -> None:
+    """Bring the feature row (``reals[ROW:]``) up to ``ts_ns``, to which the windows are rolled; NaN where it is not known."""
+    if marks[m.TOUCHED] == 1:
+        touch(marks, reals, levels)
+        marks[m.TOUCHED] = 0
+    windows(ts_ns, marks, reals, levels)

@@ -1,135 +1,270 @@
-"""Strict byte parser of level lists and quoted decimals; what it does not know it leaves to the general decoder.
+"""Strict byte parser of quoted decimals, level lists and integers; what it does not know it leaves to the general decoder.
 
 Numbers become int64 multiples of a step ``units * 10**-decimals`` without passing through a float, so a price that is
 not on the grid is noticed, never rounded.
+
+Law: the text ends with ``}`` at ``len - 1``. No number, string or list of ours contains one, so a scan stops there at the
+latest, and nothing has to ask at each byte whether there is another.
 """
 
+import numpy as np
+
 from alphapack.arrays import Int64Array1D
-from alphapack.jit import njit
+from alphapack.jit import load_byte, load_word, njit, trailing_zeros
 
 UNFAMILIAR = -1
-"""Not the plain shape that venues send: whitespace, an exponent, a sign, a missing quote."""
+"""Not the plain shape that venues send: whitespace, an exponent, a sign, a missing quote, a very long number."""
 OFF_GRID = -2
-"""A well-formed number that is no multiple of the step."""
-TOO_LARGE = -3
-"""More than ``LARGEST`` steps."""
-NO_ROOM = -4
-"""More levels than the output arrays hold."""
+"""A well-formed number that is no multiple of the step, or is more than ``LARGEST`` steps."""
+NO_ROOM = -3
+"""More levels than the output holds."""
+
+NO_FORMAT, BINANCE_SPOT, BINANCE_FUTURES = 0, 1, 2
+"""Formats of frames, each with its rule of continuity, that a kernel takes whole (``kernels.frames``)."""
+
+MILLISECONDS_MAX = 9 * 10**12
+"""The year 2255: in nanoseconds it still fits an int64."""
+MICROSECONDS_FROM = 10**14
+"""A time this large cannot be milliseconds (the year 5138) and is no microseconds before 1973."""
+TIME_MAX = 4 * 10**15
 
 LARGEST = 1 << 52
 """Steps in one number: 2,048 of them still add up within an int64, and each is exact as a float64."""
-
-QUOTE, COMMA, DOT, ZERO, NINE, OPEN, CLOSE = 34, 44, 46, 48, 57, 91, 93
 DIGITS_MAX = 18
 """Decimal digits that always fit an int64."""
-MANTISSA_MAX = 10 ** (DIGITS_MAX - 1)
-"""From here on a mantissa takes no further digit. Looked at before it grows: an int64 wraps silently."""
+
+WORD_BYTES = 8
+LEVEL_BYTES = 5 * WORD_BYTES + 16
+"""More than a level of numbers of up to eight figures a part takes."""
+THREE_BYTES, BETWEEN = 0xFFFFFF, 0x222C22
+"""What stands between price and quantity: quote, comma, quote."""
+ZEROS = 0x3030303030303030
+"""Eight zeros as text: what is left of a digit without them is its value."""
+NINES = 0x7676767676767676
+"""Added to a byte, it sets the high bit of all above nine."""
+HIGH_BITS = -0x7F7F7F7F7F7F7F80
+POWERS = 10 ** np.arange(WORD_BYTES + 1)
+LOW_BYTES = np.array([*((1 << 8 * n) - 1 for n in range(WORD_BYTES)), -1])
+
+QUOTE, COMMA, DOT, ZERO, NINE, OPEN, CLOSE, END = 34, 44, 46, 48, 57, 91, 93, 125
+
+
+@njit
+def figures(word: int, n: int) -> int:
+    """Return the number that the lowest ``n`` <= 8 bytes of a word spell, which are digits 0 to 9, the first lowest."""
+    spare = 32 - 4 * n
+    word = word << spare << spare  # In two steps: one of 64 is no shift at all.
+    word = (word * 10 + (word >> 8)) & 0x00FF00FF00FF00FF
+    word = (word * 100 + (word >> 16)) & 0x0000FFFF0000FFFF
+    return (word * 10_000 + (word >> 32)) & 0xFFFFFFFF
+
+
+@njit
+def form(word: int) -> int:
+    """Return the high bit of a word's lowest byte that is no digit 0 to 9; zero where all eight are digits."""
+    others = ((word + NINES) | word) & HIGH_BITS
+    return others & -others
+
+
+@njit
+def spliced(whole: int, n: int, part: int, k: int, decimals: int) -> int:
+    """Return the decimal of ``n`` figures of a word before the dot and ``k`` of another behind it, or ``OFF_GRID``.
+
+    In units of ``10**-decimals``, for ``n + decimals <= 8`` and ``1 <= decimals <= k``.
+    """
+    word = (((whole & int(LOW_BYTES[n])) << (64 - 8 * n)) >> (8 * decimals)) | (part << (64 - 8 * decimals))
+    word = (word * 10 + (word >> 8)) & 0x00FF00FF00FF00FF
+    word = (word * 100 + (word >> 16)) & 0x0000FFFF0000FFFF
+    value = (word * 10_000 + (word >> 32)) & 0xFFFFFFFF
+    if k > decimals and (part >> (8 * decimals)) & int(LOW_BYTES[k - decimals]) != 0:
+        return OFF_GRID
+    return value
+
+
+@njit
+def multiple_slowly(raw: bytes, start: int, units: int, decimals: int) -> tuple[int, int]:
+    """Read what ``multiple`` does byte by byte: near the end of the text, and numbers of more than eight figures a part."""
+    i = start + 1
+    mantissa = 0
+    while ZERO <= raw[i] <= NINE:
+        mantissa = mantissa * 10 + (raw[i] - ZERO)
+        i += 1
+        if i - start > DIGITS_MAX:
+            return UNFAMILIAR, start
+    if i == start + 1 or i - start - 1 + decimals > DIGITS_MAX:
+        return UNFAMILIAR, start
+    missing = decimals
+    if raw[i] == DOT:
+        i += 1
+        if not ZERO <= raw[i] <= NINE:
+            return UNFAMILIAR, start
+        while missing > 0 and ZERO <= raw[i] <= NINE:
+            mantissa = mantissa * 10 + (raw[i] - ZERO)
+            missing -= 1
+            i += 1
+        while raw[i] == ZERO:
+            i += 1
+        if ZERO < raw[i] <= NINE:
+            return OFF_GRID, start
+    if raw[i] != QUOTE:
+        return UNFAMILIAR, start
+    while missing > 0:
+        mantissa *= 10
+        missing -= 1
+    if units != 1:
+        if mantissa % units != 0:
+            return OFF_GRID, start
+        mantissa //= units
+    return (mantissa, i + 1) if mantissa <= LARGEST else (OFF_GRID, start)
 
 
 @njit
 def multiple(raw: bytes, start: int, units: int, decimals: int) -> tuple[int, int]:
-    """Read the quoted decimal at ``raw[start]``.
+    """Read the quoted decimal whose opening quote is ``raw[start]``.
 
     Returns
     -------
     (value, after) : int, int
         Multiple of the step (>= 0) and the index after the closing quote; or a negative status and ``start``.
     """
-    end = len(raw)
-    i = start
-    if i >= end or raw[i] != QUOTE:
+    if raw[start] != QUOTE:
         return UNFAMILIAR, start
-    i += 1
-    first = i
-    mantissa = 0
-    while i < end and ZERO <= raw[i] <= NINE:
-        if mantissa >= MANTISSA_MAX:
-            return TOO_LARGE, start
-        mantissa = mantissa * 10 + (raw[i] - ZERO)
-        i += 1
-    if i == first:
-        return UNFAMILIAR, start
-    scale = 0
-    if i < end and raw[i] == DOT:
-        i += 1
-        first = i
-        while i < end and ZERO <= raw[i] <= NINE:
-            digit = raw[i] - ZERO
-            i += 1
-            if scale < decimals:
-                if mantissa >= MANTISSA_MAX:
-                    return TOO_LARGE, start
-                mantissa = mantissa * 10 + digit
-                scale += 1
-            elif digit != 0:
-                return OFF_GRID, start
-        if i == first:
-            return UNFAMILIAR, start
-    if i >= end or raw[i] != QUOTE:
-        return UNFAMILIAR, start
-    while scale < decimals:
-        if mantissa >= MANTISSA_MAX:
-            return TOO_LARGE, start
-        mantissa *= 10
-        scale += 1
-    if mantissa % units != 0:
-        return OFF_GRID, start
-    value = mantissa // units
-    if value > LARGEST:
-        return TOO_LARGE, start
-    return value, i + 1
+    if start + 2 * WORD_BYTES + 2 < len(raw) and decimals <= WORD_BYTES:
+        whole = load_word(raw, start + 1) ^ ZEROS
+        n = trailing_zeros(form(whole)) >> 3
+        i = start + 1 + n
+        if n > 0 and raw[i] == DOT:
+            part = load_word(raw, i + 1) ^ ZEROS
+            k = trailing_zeros(form(part)) >> 3
+            i += 1 + k
+            if raw[i] == QUOTE and units == 1 and n + decimals <= WORD_BYTES and 1 <= decimals <= k:
+                value = spliced(whole, n, part, k, decimals)
+                return (value, i + 1) if value >= 0 else (value, start)
+    return multiple_slowly(raw, start, units, decimals)
 
 
 @njit
-def levels(raw: bytes, tick: Int64Array1D, lot: Int64Array1D, sign: int, keys: Int64Array1D, quantities: Int64Array1D) -> int:
-    """Read ``[["price","quantity"],...]`` into ``keys`` (``sign`` * ticks) and ``quantities`` (lots).
+def integer(raw: bytes, start: int) -> tuple[int, int]:
+    """Read the JSON integer at ``raw[start]``: ``(value, after)`` with value >= 0, or ``UNFAMILIAR`` and ``start``."""
+    i = start
+    value = 0
+    if start + 2 * WORD_BYTES < len(raw):
+        word = load_word(raw, i) ^ ZEROS
+        n = trailing_zeros(form(word)) >> 3
+        value = figures(word, n)
+        i += n
+        if n == WORD_BYTES:
+            word = load_word(raw, i) ^ ZEROS
+            n = trailing_zeros(form(word)) >> 3
+            value = value * POWERS[n] + figures(word, n)
+            i += n
+    while ZERO <= raw[i] <= NINE:
+        value = value * 10 + (raw[i] - ZERO)
+        i += 1
+        if i - start > DIGITS_MAX:
+            return UNFAMILIAR, start
+    if i == start or (raw[start] == ZERO and i > start + 1):
+        return UNFAMILIAR, start
+    return value, i
+
+
+@njit
+def levels(raw: bytes, start: int, sign: int, steps: Int64Array1D, out: Int64Array1D, at_out: int, room: int) -> tuple[int, int]:
+    """Read ``[["price","quantity"],...]`` at ``raw[start]`` into ``out``.
 
     Parameters
     ----------
     raw : bytes
-        The JSON array exactly as sent, without whitespace.
-    tick, lot : int64[2]
-        Units and decimals of the two steps.
+        Text without whitespace that ends with ``}``.
     sign : int
         +1 for bids, -1 for asks: the best level has the highest key on either side.
-    keys, quantities : int64[m]
-        Filled from the start.
+    steps : int64[>= 4]
+        Units and decimals of the tick, then of the lot.
+    out : int64[...]
+        Keys (``sign`` * ticks) go to ``out[at_out:]``, quantities (lots) to ``out[at_out + room:]``.
 
     Returns
     -------
-    int
-        Number of levels read, or a negative status. A price of zero is ``UNFAMILIAR``.
+    (n, after) : int, int
+        Number of levels and the index after the list; or a negative status and ``start``. A price of zero is ``UNFAMILIAR``.
     """
-    end = len(raw)
-    if end < 2 or raw[0] != OPEN:
-        return UNFAMILIAR
-    if raw[1] == CLOSE:
-        return 0 if end == 2 else UNFAMILIAR
-    i = 1
+    if raw[start] != OPEN:
+        return UNFAMILIAR, start
+    if raw[start + 1] == CLOSE:
+        return 0, start + 2
+    if raw[start + 1] != OPEN:
+        return UNFAMILIAR, start
+    tick_decimals, lot_decimals = steps[1], steps[3]
+    quick = steps[0] == 1 and steps[2] == 1 and min(tick_decimals, lot_decimals) >= 1
+    last = len(raw) - LEVEL_BYTES
+    # Numbers of a list are mostly alike in form. What was found of the one before stands in registers, so that the processor
+    # goes on to the next number without waiting for the count of this one's figures.
+    form_a = form_b = form_c = form_d = 0
+    a = b = c = d = WORD_BYTES
+    i = start + 2
     n = 0
     while True:
-        if i >= end or raw[i] != OPEN:
-            return UNFAMILIAR
-        if n == len(keys):
-            return NO_ROOM
-        price, i = multiple(raw, i + 1, tick[0], tick[1])
-        if price <= 0:
-            return price if price < 0 else UNFAMILIAR
-        if i >= end or raw[i] != COMMA:
-            return UNFAMILIAR
-        quantity, i = multiple(raw, i + 1, lot[0], lot[1])
-        if quantity < 0:
-            return quantity
-        keys[n] = sign * price
-        quantities[n] = quantity
+        if n == room:
+            return NO_ROOM, start
+        price = quantity = UNFAMILIAR
+        if quick and i < last and load_byte(raw, i) == QUOTE:
+            word_a = load_word(raw, i + 1) ^ ZEROS
+            found = form(word_a)
+            if found != form_a:
+                form_a, a = found, trailing_zeros(found) >> 3
+            at = i + 2 + a
+            word_b = load_word(raw, at) ^ ZEROS
+            found = form(word_b)
+            if found != form_b:
+                form_b, b = found, trailing_zeros(found) >> 3
+            middle = at + b
+            word_c = load_word(raw, middle + 3) ^ ZEROS
+            found = form(word_c)
+            if found != form_c:
+                form_c, c = found, trailing_zeros(found) >> 3
+            behind = middle + 4 + c
+            word_d = load_word(raw, behind) ^ ZEROS
+            found = form(word_d)
+            if found != form_d:
+                form_d, d = found, trailing_zeros(found) >> 3
+            close = behind + d
+            if (
+                load_byte(raw, at - 1) == DOT
+                and load_word(raw, middle) & THREE_BYTES == BETWEEN
+                and load_byte(raw, behind - 1) == DOT
+                and load_byte(raw, close) == QUOTE
+                and a > 0
+                and c > 0
+                and b >= tick_decimals
+                and d >= lot_decimals
+                and a + tick_decimals <= WORD_BYTES
+                and c + lot_decimals <= WORD_BYTES
+            ):
+                price = spliced(word_a, a, word_b, b, tick_decimals)
+                quantity = spliced(word_c, c, word_d, d, lot_decimals)
+                i = close + 1
+        if price == UNFAMILIAR:
+            price, after = multiple(raw, i, steps[0], tick_decimals)
+            if price < 0 or raw[after] != COMMA:
+                return min(price, UNFAMILIAR), start
+            quantity, i = multiple(raw, after + 1, steps[2], lot_decimals)
+        if price <= 0 or quantity < 0:
+            return min(price, quantity, UNFAMILIAR), start
+        out[at_out + n] = sign * price
+        out[at_out + room + n] = quantity
         n += 1
-        if i >= end or raw[i] != CLOSE:
-            return UNFAMILIAR
-        i += 1
-        if i >= end:
-            return UNFAMILIAR
-        if raw[i] == CLOSE:
-            return n if i + 1 == end else UNFAMILIAR
-        if raw[i] != COMMA:
-            return UNFAMILIAR
-        i += 1
+        if raw[i] != CLOSE:
+            return UNFAMILIAR, start
+        if raw[i + 1] == CLOSE:
+            return n, i + 2
+        if raw[i + 1] != COMMA or raw[i + 2] != OPEN:
+            return UNFAMILIAR, start
+        i += 3
+
+
+@njit
+def nanos(time: int) -> int:
+    """Return a venue's milli- or microseconds >= 0, told apart by size, in nanoseconds; ``UNFAMILIAR`` where they fit no clock."""
+    if time >= TIME_MAX or MILLISECONDS_MAX < time < MICROSECONDS_FROM:
+        return UNFAMILIAR
+    return time * 1_000 if time >= MICROSECONDS_FROM else time * 1_000_000

@@ -1,15 +1,17 @@
 """One symbol's order book with the rolling features that follow from it."""
 
+from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 
 import msgspec
 import numpy as np
 
-from alphapack.arrays import Float64Array1D, Int64Array1D, Int64Array2D
+from alphapack.arrays import Float64Array1D, Float64Array2D, Int64Array1D, Int64Array2D
 from alphapack.domain.events import FrameError
 from alphapack.domain.market import Step
-from alphapack.kernels import flow, wire
+from alphapack.kernels import book, flow, frames, tape, wire
+from alphapack.kernels import marks as m
 from alphapack.models import steps
 
 FEATURES = (
@@ -34,130 +36,353 @@ FEATURES = (
     "depth_ask",
     "depth_bid_quote",
     "depth_ask_quote",
+    "ofi",
+    "ofi_1",
+    "vpin",
+    "vpin_n",
+    "kyle_lambda",
+    "kyle_n",
+    "trade_rate",
+    "microprice_stoikov",
 )
 """Columns of a feature row, in order."""
 
+TAKEN, QUIET, DECLINED = flow.OK, frames.QUIET, frames.DECLINED
+"""What ``FeatureBook.frame`` did: the feature row is new; nothing moved but time; nothing at all."""
+
+CONTRADICTED = flow.CONTRADICTED
+K = m.K
+TRADE_ID_JUMP_MAX = frames.TRADE_ID_JUMP_MAX
+
 CONTRACT_UNITS_MIN = 10**10
 """Base volume of inverse contracts is a whole number of ``10**-k`` coins, so that sums over a window stay exact. ``k`` is the
-least that makes one contract this many at the price where the book became LIVE: rounding moves a trade by at most 5e-11 of
-itself, and nine hundred million contracts fit in a window."""
+least that makes one contract this many at the price where the book first became LIVE: rounding moves a trade by at most 5e-11
+of itself."""
 LEVELS_MAX = 20_000
 """Levels a side of one difference; Binance's whole snapshots have 5,000."""
+LEVELS_FIRST = 8_192
+"""Room a side at first: venues send up to 5,000, and books grow beyond that within minutes."""
 BOOK_LEVELS_MAX = 200_000
 """Levels kept a side: a hostile stream must not fill the memory, nor make an insert cost milliseconds."""
 
+_RINGS = (  # Marks of the place; elements at first, and their width; marks of the oldest and of the next position.
+    (m.TRADES, 4_096, m.TRADES_WIDTH, m.TRADES_30S, m.TRADES_HEAD),
+    (m.DEPTHS, 256, m.DEPTHS_WIDTH, m.DEPTHS_5S, m.DEPTHS_HEAD),
+    (m.WAITING, 1_024, m.WAITING_WIDTH, m.WAITING_TAIL, m.WAITING_HEAD),
+    (m.UNUSED, 4_096, m.UNUSED_WIDTH, None, None),
+    (m.TICKERS, 1_024, m.TICKERS_WIDTH, m.TICKERS_TAIL, m.TICKERS_HEAD),
+    (m.BUCKETS, 64, m.BUCKETS_WIDTH, m.BUCKETS_TAIL, m.BUCKETS_HEAD),
+    (m.SLOTS, m.SLOTS_N, 1, None, None),
+    (m.COUNTS, m.COUNTS_N, 1, None, None),
+    (m.SCRATCH, 1_024, 4, None, None),  # Last: it is no state.
+)
+_MASKED = frozenset((m.TRADES, m.DEPTHS, m.WAITING, m.UNUSED, m.TICKERS, m.BUCKETS))
+_UNUSED_TIMES = 4
+"""Places in the table of what waits for each that may wait: half of them stay free."""
+
 
 class CrossedBook(ValueError):
-    """Best bid at or above best ask: differences were lost or are wrong."""
+    """The book is shown to be wrong: differences were lost or are not what was meant."""
 
 
 class _Saved(msgspec.Struct, array_like=True):
     tick: Step | None
     lot: Step | None
     contract: str
-    base_units: int
+    bucket: str
+    sizes: list[int]
     marks: bytes
     reals: bytes
-    levels: bytes
-    trades: bytes
-    cancels: bytes
-    pending: bytes
+    bids: bytes
+    asks: bytes
 
 
 class FeatureBook:
     """Book in int64 ticks and lots, any depth, no price range assumed, and its feature windows.
 
     ``contract_value`` is the quote value of one contract of an inverse instrument; None means a lot is base currency.
+    ``vpin_bucket`` fixes the size of a VPIN bucket in base units; None: a fiftieth of the volume of 24 hours.
     ``tick`` and ``lot`` may be unknown at first and become finer when the wire shows it; that changes no value served.
     """
 
-    def __init__(self, tick: Step | None, lot: Step | None, contract_value: float | None) -> None:
+    def __init__(self, tick: Step | None, lot: Step | None, contract_value: float | None, vpin_bucket: float | None = None) -> None:
         self.tick, self.lot = tick, lot
         self.contract = Decimal(str(contract_value)) if contract_value else None
-        self.base_units = CONTRACT_UNITS_MIN
-        """Of an inverse instrument: units in one coin."""
-        self.marks: Int64Array1D = np.zeros(flow.MARKS, np.int64)
-        self.reals: Float64Array1D = np.zeros(flow.REALS)
-        self.levels: Int64Array2D = np.zeros((4, 1024), np.int64)
-        self.scratch: Int64Array2D = np.zeros((4, 1024), np.int64)
-        self.trades: Int64Array2D = np.zeros((1024, 2), np.int64)
-        self.cancels: Int64Array2D = np.zeros((256, 5), np.int64)
-        self.pending: Int64Array2D = np.zeros((256, 3), np.int64)
+        self.bucket = Decimal(str(vpin_bucket)) if vpin_bucket else None
+        self._lay_out([elements for _, elements, *_ in _RINGS])
+        self.marks[m.LAG_NS] = self.marks[m.DEPTH_NS] = self.marks[m.TAPE_SINCE] = m.NEVER
+        self.marks[m.TRADE_ID] = self.marks[m.TOP_STATE] = -1
+        self.reals: Float64Array1D = np.zeros(m.REALS)
+        self.reals[m.KYLE] = np.nan
+        self.row: Float64Array1D = self.reals[m.ROW :]
+        """The features (``FEATURES``) when they were last computed; NaN where unknown."""
+        self.row[:] = np.nan
+        self._make_levels(LEVELS_FIRST)
         self._publish_steps()
+
+    # Room
+
+    def _lay_out(self, sizes: list[int]) -> None:
+        """Give every ring its place; what an older state holds is not kept."""
+        self._sizes = sizes
+        places = np.cumsum([m.MARKS, *(n * width for n, (_, _, width, *_) in zip(sizes, _RINGS, strict=True))])
+        self.marks: Int64Array1D = np.zeros(places[-1], np.int64)
+        for place, n, (ring, *_) in zip(places[:-1], sizes, _RINGS, strict=True):
+            self.marks[ring] = place
+            self.marks[ring + 1] = n - 1 if ring in _MASKED else n
+        self._scratch_at = int(places[-2])
+        flow.clear_unused(self.marks)
+
+    def _resize(self, wanted: dict[int, int]) -> None:
+        """Make rings as long as wanted, by their marks, with everything in them at its place."""
+        flow.tidy_waiting(self.marks)
+        old, old_sizes = self.marks, self._sizes
+        self._lay_out([wanted.get(ring, n) for n, (ring, *_) in zip(old_sizes, _RINGS, strict=True)])
+        places = {ring: self.marks[ring : ring + 2].copy() for ring, *_ in _RINGS}
+        self.marks[: m.MARKS] = old[: m.MARKS]
+        for ring, place in places.items():
+            self.marks[ring : ring + 2] = place
+        for (ring, _, width, tail, head), n, n_old in zip(_RINGS, self._sizes, old_sizes, strict=True):
+            if ring in (m.UNUSED, m.SCRATCH):
+                continue
+            begin, end = (0, min(n, n_old)) if tail is None or head is None else (int(old[tail]), int(old[head]))
+            positions = np.arange(begin, end)
+            to, source = self._ring(self.marks, ring, n, width), self._ring(old, ring, n_old, width)
+            to[positions % n] = source[positions % n_old]
+        flow.fill_unused(self.marks)
+
+    def _ring(self, marks: Int64Array1D, ring: int, n: int, width: int) -> Int64Array2D:
+        return marks[marks[ring] : marks[ring] + n * width].reshape(n, width)
+
+    def _held(self, ring: int) -> Int64Array2D:
+        """Return the elements of a ring, oldest first."""
+        for (one, _, width, tail, head), n in zip(_RINGS, self._sizes, strict=True):
+            if one == ring and tail is not None and head is not None:
+                positions = np.arange(self.marks[tail], self.marks[head])
+                held: Int64Array2D = self._ring(self.marks, ring, n, width)[positions % n]
+                return held
+        raise AssertionError(f"no ring has the mark {ring}")
+
+    def _make_room(self) -> None:
+        """Double the rings that are full."""
+        wanted = {}
+        for (ring, _, _, tail, head), n in zip(_RINGS, self._sizes, strict=True):
+            if tail is not None and head is not None and self.marks[head] - self.marks[tail] >= n:
+                wanted[ring] = 2 * n
+        if m.WAITING in wanted:
+            wanted[m.UNUSED] = _UNUSED_TIMES * wanted[m.WAITING]
+        self._resize(wanted)
+
+    def _make_levels(self, room: int) -> None:
+        """Lay out an empty book with room for so many far levels a side."""
+        side = book.WINDOW + book.WORDS + 2 * room
+        self.levels: Int64Array1D = np.zeros(book.HEAD + 2 * side, np.int64)
+        for head, at in ((book.BID, book.HEAD), (book.ASK, book.HEAD + side)):
+            self.levels[head + book.RING] = at
+            self.levels[head + book.BITS] = at + book.WINDOW
+            self.levels[head + book.FAR_AT] = at + book.WINDOW + book.WORDS
+            self.levels[head + book.ROOM] = room
+            book.clear(self.levels, head)
+
+    def _make_levels_room(self, more: int) -> None:
+        """See to room for so many more levels a side."""
+        count = max(self._count(book.BID), self._count(book.ASK)) + more
+        if count > BOOK_LEVELS_MAX:
+            raise CrossedBook(f"more than {BOOK_LEVELS_MAX} levels on one side")
+        if count > self.levels[book.ROOM]:
+            sides = self._pairs(book.BID), self._pairs(book.ASK)
+            self._make_levels(min(BOOK_LEVELS_MAX, 2 << (count - 1).bit_length()))
+            self._fill(*sides)
+
+    def _count(self, side: int) -> int:
+        return int(self.levels[side + book.NEAR] + self.levels[side + book.FAR])
+
+    def _pairs(self, side: int, depth: int | None = None) -> Int64Array2D:
+        """Return keys and lots of a side in two rows, best first."""
+        n = self._count(side) if depth is None else min(depth, self._count(side))
+        out: Int64Array1D = np.empty(2 * n, np.int64)
+        book.collect(self.levels, side, n, out, 0, n)
+        return out.reshape(2, n)
+
+    def _fill(self, bids: Int64Array2D, asks: Int64Array2D) -> None:
+        """Replace both sides by keys and lots, best first; the caller has seen to the room."""
+        for side, pairs in ((book.BID, bids), (book.ASK, asks)):
+            book.fill(self.levels, side, np.ascontiguousarray(pairs[:, ::-1]).ravel(), pairs.shape[1])
+        self.marks[m.TOUCHED] = 1
 
     # Steps
 
     def _publish_steps(self) -> None:
         tick, lot = self.tick or Step(1, 0), self.lot or Step(1, 0)
-        self.marks[flow.TICK : flow.TICK + 2] = tick.units, tick.decimals
-        self.marks[flow.LOT : flow.LOT + 2] = lot.units, lot.decimals
-        self.reals[flow.PRICE_UNITS : flow.PRICE_SCALE + 1] = tick.units, 10.0**tick.decimals
-        self.reals[flow.LOT_UNITS : flow.LOT_SCALE + 1] = lot.units, 10.0**lot.decimals
-        self.reals[flow.CONTRACT] = float(self.contract or 0)
+        self.marks[m.TICK_UNITS : m.LOT_DECIMALS + 1] = tick.units, tick.decimals, lot.units, lot.decimals
+        self.reals[m.PRICE_UNITS : m.PRICE_SCALE + 1] = tick.units, 10.0**tick.decimals
+        self.reals[m.SIZE_UNITS : m.SIZE_SCALE + 1] = lot.units, 10.0**lot.decimals
+        self.reals[m.CONTRACT] = float(self.contract or 0)
+        if self.bucket is not None and self.contract is None and self.lot is not None:
+            self.marks[m.BUCKET_FIXED] = max(1, round(Fraction(self.bucket) / self.lot.size))
 
     def refine(self, prices: list[Decimal], quantities: list[Decimal]) -> None:
         """Make tick and lot fine enough for these numbers; what is stored is counted in the new steps."""
+        if self.bucket is not None and self.contract is None and any(quantities):
+            quantities = [*quantities, self.bucket]  # So that a bucket is a whole number of lots.
         tick, lot = steps.common(prices, self.tick), steps.common(quantities, self.lot)
         by_price = 1 if self.tick is None or tick is None else tick_ratio(self.tick, tick)
         by_lot = 1 if self.lot is None or lot is None else tick_ratio(self.lot, lot)
-        marks, n, m = self.marks, int(self.marks[flow.BIDS]), int(self.marks[flow.ASKS])
-        waiting = np.arange(marks[flow.PENDING_TAIL], marks[flow.PENDING_HEAD]) & (len(self.pending) - 1)
-        keys = largest(self.levels[0, :n], self.levels[2, :m], self.pending[waiting, 1]) * by_price
-        lots = largest(self.levels[1, :n], self.levels[3, :m], self.pending[waiting, 2]) * by_lot
-        sums = int(marks[flow.CANCEL_SUMS]) * by_lot
+        if (tick, lot) == (self.tick, self.lot):
+            self._check_grid(prices, quantities, tick, lot)
+            return
+        self._check_scaling(tick, lot, by_price, by_lot)
+        self._check_grid(prices, quantities, tick, lot)  # Refused before anything is changed.
+        flow.tidy_waiting(self.marks)
+        marks = self.marks
+        sides = self._pairs(book.BID), self._pairs(book.ASK)
+        for pairs in sides:
+            pairs[0] *= by_price
+            pairs[1] *= by_lot
+        self._fill(*sides)
+        marks[m.MID_TICKS] *= by_price
+        rings = {ring: self._ring(marks, ring, n, width) for (ring, _, width, *_), n in zip(_RINGS, self._sizes, strict=True)}
+        rings[m.WAITING][:, 1] *= by_price
+        rings[m.WAITING][:, 2] *= by_lot
+        rings[m.TICKERS][:, 1::2] *= by_price
+        rings[m.TICKERS][:, 2::2] *= by_lot
+        rings[m.DEPTHS][:, 1:3] *= by_lot
+        marks[m.DEPTHS_5S + 1 : m.DEPTHS_5S + 3] *= by_lot
         if self.contract is None:
-            sums = max(sums, int(marks[flow.TRADE_30S + 1 : flow.TRADE_30S + 3].max()) * by_lot)
-        if max(keys, lots, by_price, by_lot) > wire.LARGEST or sums > flow.SUM_MAX:
-            raise FrameError(f"expected prices and quantities on one grid, found steps {tick} and {lot} far below those before")
-        for numbers, step in ((prices, tick), (quantities, lot)):  # Refused before anything is changed.
-            for number in numbers:
-                if step is not None:
-                    steps.multiple(number, step)
-        self.levels[0, :n] *= by_price
-        self.levels[2, :m] *= by_price
-        self.levels[1, :n] *= by_lot
-        self.levels[3, :m] *= by_lot
-        marks[flow.MID_TICKS] *= by_price
-        self.pending[waiting, 1] *= by_price
-        self.pending[waiting, 2] *= by_lot
-        self.cancels[:, 1:3] *= by_lot
-        marks[flow.CANCEL_SUMS : flow.CANCEL_SUMS + 2] *= by_lot
-        if self.contract is None:
-            self.trades[:, 1] *= by_lot
-            for window in (flow.TRADE_1S, flow.TRADE_5S, flow.TRADE_30S):
+            rings[m.DEPTHS][:, 5:] *= by_lot
+            marks[m.DEPTHS_1S + 1 : m.DEPTHS_1S + 3] *= by_lot
+            rings[m.TRADES][:, 1] *= by_lot
+            for window in (m.TRADES_1S, m.TRADES_5S, m.TRADES_30S):
                 marks[window + 1 : window + 3] *= by_lot
+            rings[m.BUCKETS][:] *= by_lot
+            rings[m.SLOTS][:] *= by_lot
+            marks[m.BUCKET : m.BUCKET_SIZES + 1] *= by_lot
+            marks[m.SLOT_SUM] *= by_lot
+        if by_price != 1:  # Spreads and moves were counted in the ticks of before.
+            rings[m.COUNTS][:] = 0
+            marks[m.TOP_STATE], marks[m.MOVES] = -1, 0
+            self.reals[m.STOIKOV_FITTED] = 0.0
+        flow.fill_unused(marks)
         self.tick, self.lot = tick, lot
         self._publish_steps()
 
+    def _check_scaling(self, tick: Step | None, lot: Step | None, by_price: int, by_lot: int) -> None:
+        """Refuse steps so much finer that what is stored could not be counted in them."""
+        marks = self.marks
+        sides = [self._pairs(book.BID), self._pairs(book.ASK)]
+        waiting, tickers = self._held(m.WAITING), self._held(m.TICKERS)
+        keys = largest(*(pairs[0] for pairs in sides), waiting[:, 1], tickers[:, 1::2]) * by_price
+        lots = largest(*(pairs[1] for pairs in sides), waiting[:, 2], tickers[:, 2::2]) * by_lot
+        sums = int(marks[m.DEPTHS_5S + 1]) * by_lot
+        if self.contract is None:
+            held = [int(marks[at]) for at in (m.TRADES_30S + 1, m.TRADES_30S + 2, m.SLOT_SUM, m.BUCKET_SIZES)]
+            flows = [2 * abs(int(marks[at])) for at in (m.DEPTHS_1S + 1, m.DEPTHS_1S + 2)]
+            sums = max(sums, max(held + flows) * by_lot)
+        if max(keys, lots, by_price, by_lot) > wire.LARGEST or sums > m.SUM_MAX:
+            raise FrameError(f"expected prices and quantities on one grid, found steps {tick} and {lot} far below those before")
+
+    def _check_grid(self, prices: list[Decimal], quantities: list[Decimal], tick: Step | None, lot: Step | None) -> None:
+        for numbers, step in ((prices, tick), (quantities, lot)):
+            for number in numbers:
+                if step is not None:
+                    steps.multiple(number, step)
+
     # What happens to the book
+
+    def frame(self, ts_ns: int, raw: bytes) -> int:
+        """Take one frame in one kernel call: ``TAKEN``, ``QUIET`` or ``DECLINED``; any other status is ``fault``'s to explain."""
+        status = frames.frame(ts_ns, raw, self.marks, self.reals, self.levels)
+        while status == wire.NO_ROOM or status == flow.RING_FULL:
+            if not self._made_room(status):
+                return DECLINED
+            status = frames.frame(ts_ns, raw, self.marks, self.reals, self.levels)
+        return status
+
+    def frames(
+        self, ts_ns: Int64Array1D, raw: bytes, ends: Int64Array1D, rows: Float64Array2D, statuses: Int64Array1D | None = None
+    ) -> int:
+        """Take recorded frames in one kernel call; returns how many are done before one that is not taken.
+
+        Parameters
+        ----------
+        ts_ns : int64[n]
+            Receive times, never falling.
+        raw : bytes
+            The frames one after the other; the i-th ends at ``ends[i]``.
+        ends : int64[n]
+        rows : float64[n, len(FEATURES)]
+            Filled with the feature row after each frame.
+        statuses : int64[n], optional
+            Filled with what ``frame`` would return.
+        """
+        told = np.empty(len(ends), np.int64) if statuses is None else statuses
+        done = 0
+        while True:
+            done = frames.frames(ts_ns, raw, ends, done, self.marks, self.reals, self.levels, rows, told)
+            if done == len(ends) or told[done] not in (wire.NO_ROOM, flow.RING_FULL) or not self._made_room(told[done]):
+                return done
+
+    def _made_room(self, status: int) -> bool:
+        """Make the room that the message in hand needs; False where the book may not become so large."""
+        if status == flow.RING_FULL:
+            self._make_room()
+            return True
+        try:
+            self._make_levels_room(int(self.marks[m.BIDS_N : m.ASKS_N + 1].max()))
+        except CrossedBook:
+            return False
+        return True
+
+    def fault(self, status: int) -> str:
+        """Return what a status below zero says of the book."""
+        if status == flow.CROSSED:
+            return f"best bid {self.best()[0]} ticks at or above best ask {self.best()[1]} ticks"
+        if status == flow.CONTRADICTED:
+            at, mask = int(self.marks[m.TICKERS]), int(self.marks[m.TICKERS + 1])
+            row = at + m.TICKERS_WIDTH * ((int(self.marks[m.TICKERS_TAIL]) - 1) & mask)
+            update, bid, bid_lots, ask, ask_lots = self.marks[row : row + m.TICKERS_WIDTH].tolist()
+            stated = ((bid, bid_lots) if bid_lots else None, (-ask, ask_lots) if ask_lots else None)
+            return f"at update {update} the venue's top is {stated}, the book's {self.top()} (ticks, lots)"
+        return "more lots came or went within seconds than can be counted"
 
     def roll(self, ts_ns: int) -> None:
         """Bring the windows to ``ts_ns``: before anything that looks at their sums, so that a read in between changes nothing."""
-        flow.roll(ts_ns, self.marks, self.reals, self.trades, self.cancels)
-        flow.expire_pending(ts_ns, self.marks, self.pending)
+        flow.roll(ts_ns, self.marks, self.reals)
 
     def clear(self) -> None:
         """Drop all levels."""
-        self.marks[flow.BIDS] = self.marks[flow.ASKS] = 0
+        book.clear(self.levels, book.BID)
+        book.clear(self.levels, book.ASK)
+        self.marks[m.TOUCHED] = 1
 
     def forget(self) -> None:
-        """Empty the windows of trades and cancels: those of a book that is not LIVE have no say in what it takes."""
-        self.marks[flow.TRADE_HEAD : flow.MARKS] = 0
+        """Empty the windows of trades and of depth: those of a book that is not LIVE have no say in what it takes."""
+        self.marks[m.TRADES_HEAD : m.DEPTHS] = 0
+        self.marks[m.DEPTHS_HEAD : m.WAITING] = 0
+        self.marks[m.WAITING_HEAD : m.WAITING_TAIL + 1] = 0
+        flow.clear_unused(self.marks)
 
     def start(self, ts_ns: int) -> None:
-        """Begin every window anew: the book is LIVE from ``ts_ns`` on."""
+        """Begin every window anew: the book is LIVE from ``ts_ns`` on. VPIN's buckets, a clock of volume, go on."""
         marks = self.marks
-        marks[flow.LIVE_SINCE] = ts_ns
-        marks[flow.GRID_AT] = (ts_ns - 1) // flow.GRID_NS
-        marks[flow.GRID_HAS] = marks[flow.MID_HAS] = 0
+        marks[m.LIVE_SINCE] = ts_ns
+        marks[m.GRID_AT] = (ts_ns - 1) // m.GRID_NS
+        marks[m.GRID_HAS] = marks[m.MID_HAS] = 0
         self.forget()
-        self.reals[flow.CHANGES :] = 0.0
+        self.reals[m.CHANGES : m.CHANGES + m.GRID_STEPS] = 0.0
+        self.reals[m.VOL_5S : m.VOL_1S + 1] = 0.0
+        tape.clear_seconds(ts_ns, marks, self.reals)
         best = next((ticks for ticks in self.best() if ticks is not None), None)
-        if self.contract is not None and self.tick is not None and best is not None:
-            self.base_units = 1
-            while Fraction(self.contract) * self.base_units < CONTRACT_UNITS_MIN * best * self.tick.size:
-                self.base_units *= 10
+        if self.contract is not None and self.tick is not None and best is not None and marks[m.BASE_UNITS] == 0:
+            marks[m.BASE_UNITS] = 1
+            while Fraction(self.contract) * int(marks[m.BASE_UNITS]) < CONTRACT_UNITS_MIN * best * self.tick.size:
+                marks[m.BASE_UNITS] *= 10
+            if self.bucket is not None:
+                marks[m.BUCKET_FIXED] = max(1, round(self.bucket * int(marks[m.BASE_UNITS])))
         flow.observe_mid(marks, self.reals, self.levels)
+        marks[m.TOP_STATE] = flow.top_state(self.levels)
+        marks[m.TOUCHED] = 1
+        self.row[:] = np.nan
 
     def snapshot(self, bids: bytes, asks: bytes) -> None:
         """Replace the whole book. Raises ``FrameError`` or ``CrossedBook``, and the book is empty then."""
@@ -169,16 +394,16 @@ class FeatureBook:
         prices, quantities = [price for price, _ in every], [quantity for _, quantity in every]
         try:
             self.refine(prices, quantities)
-        except FrameError:  # The steps learnt so far may be what is wrong, and nothing is counted in them now.
-            self.tick = self.lot = None
+        except FrameError:  # The steps learnt so far may be what is wrong: nothing that is counted in them is worth more.
+            self._reset_steps()
             self.refine(prices, quantities)
-        for row, side, sign in ((0, sides[0], 1), (2, sides[1], -1)):
+        self._make_levels_room(max(map(len, sides)))
+        kept = []
+        for side, sign in zip(sides, (1, -1), strict=True):
             held = {sign * self._ticks(price): self._lots(quantity) for price, quantity in side}
-            kept = sorted((key, lots) for key, lots in held.items() if lots)
-            self._make_room(len(kept))
-            if kept:
-                self.levels[row : row + 2, : len(kept)] = np.array(kept, np.int64).T
-            self.marks[flow.BIDS if row == 0 else flow.ASKS] = len(kept)
+            pairs = sorted(((key, lots) for key, lots in held.items() if lots), reverse=True)
+            kept.append(np.array(pairs, np.int64).reshape(-1, 2).T)
+        self._fill(*kept)
         best_bid, best_ask = self.best()
         if best_bid is not None and best_ask is not None and best_bid >= best_ask:
             self.clear()
@@ -187,24 +412,35 @@ class FeatureBook:
     def diff(self, ts_ns: int, bids: bytes, asks: bytes) -> None:
         """Apply absolute quantities at changed prices. A ``FrameError`` changes nothing; after a ``CrossedBook`` all is void."""
         self.roll(ts_ns)
-        counts = flow.parse(bids, asks, self.marks, self.scratch) if self.tick and self.lot else wire.UNFAMILIAR
-        if counts < 0:
-            counts = self._parse_slowly(bids, asks)
-        check_levels(max(counts >> 32, counts & 0xFFFFFFFF), LEVELS_MAX)
-        while True:
-            status = flow.depth(ts_ns, counts, self.scratch, self.levels, self.marks, self.reals, self.cancels, self.pending)
-            if status == flow.OK:
-                return
-            if status == wire.NO_ROOM and int(self.marks[:2].max()) > BOOK_LEVELS_MAX:
-                raise CrossedBook(f"more than {BOOK_LEVELS_MAX} levels on one side")
+        counts = self._parse(bids, asks)
+        check_levels(max(counts), LEVELS_MAX)
+        self.marks[m.BIDS_N], self.marks[m.ASKS_N] = counts
+        self._settle(lambda: flow.depth(ts_ns, self.marks, self.reals, self.levels), max(counts))
+
+    def order(self, ts_ns: int, key: int, lots: int, explained: int) -> None:
+        """Set one level as an order book of single orders knows it.
+
+        Parameters
+        ----------
+        key : int
+            +ticks of a bid, -ticks of an ask.
+        lots : int
+            The level's quantity now.
+        explained : int
+            Lots of its fall that were traded: here it is known, not guessed.
+        """
+        self.roll(ts_ns)
+        self._settle(lambda: flow.order(ts_ns, key, lots, explained, self.marks, self.reals, self.levels), 1)
+
+    def _settle(self, change: Callable[[], int], more: int) -> None:
+        """Do a change of the book, making the room that it asks for."""
+        while (status := change()) != flow.OK:
             if status == wire.NO_ROOM:
-                self._make_room(int(self.marks[:2].max()) + max(counts >> 32, counts & 0xFFFFFFFF))
+                self._make_levels_room(more)
             elif status == flow.RING_FULL:
-                self.cancels = doubled(self.cancels, int(self.marks[flow.CANCEL_TAIL]), int(self.marks[flow.CANCEL_HEAD]))
-            elif status == flow.CROSSED:
-                raise CrossedBook(f"best bid {self.best()[0]} ticks at or above best ask {self.best()[1]} ticks")
+                self._make_room()
             else:
-                raise CrossedBook("more lots left the book within five seconds than can be counted")
+                raise CrossedBook(self.fault(status))
 
     def trade(self, ts_ns: int, price: bytes, quantity: bytes, *, buyer_is_taker: bool) -> None:
         """Take one trade into the windows. A ``FrameError`` changes nothing."""
@@ -212,52 +448,69 @@ class FeatureBook:
         ticks, lots = self.ticks(price), self.lots(quantity)
         if lots == 0 or ticks == 0:
             raise FrameError(f"expected a trade of more than nothing, found price {price!r} quantity {quantity!r}")
-        volume = lots if self.contract is None else self._base_volume(ticks, lots)
-        if volume == 0:
-            return
-        if volume > flow.SUM_MAX:
-            raise FrameError(f"expected a credible traded volume, found quantity {quantity!r} at price {price!r}")
         key = -ticks if buyer_is_taker else ticks
-        status = flow.trade(ts_ns, key, lots, volume, self.marks, self.trades, self.pending)
-        if status == flow.RING_FULL:
-            tail, head = int(self.marks[flow.TRADE_30S]), int(self.marks[flow.TRADE_HEAD])
-            if head - tail == len(self.trades):
-                self.trades = doubled(self.trades, tail, head)
-            tail, head = int(self.marks[flow.PENDING_TAIL]), int(self.marks[flow.PENDING_HEAD])
-            if head - tail == len(self.pending):
-                self.pending = doubled(self.pending, tail, head)
-            status = flow.trade(ts_ns, key, lots, volume, self.marks, self.trades, self.pending)
-        if status == wire.TOO_LARGE:
-            raise FrameError(f"expected a credible traded volume, found quantity {quantity!r} on top of a full window")
+        while (status := flow.trade(ts_ns, key, lots, self.marks, self.reals)) == flow.RING_FULL:
+            self._make_room()
+        if status != flow.OK:
+            raise FrameError(f"expected a credible traded volume, found quantity {quantity!r} at price {price!r}")
+
+    def hold_ticker(self, update: int, bid: bytes, bid_quantity: bytes, ask: bytes, ask_quantity: bytes) -> None:
+        """Keep the venue's own top of book of an update until ``compare``. A ``FrameError`` changes nothing."""
+        stated = self.ticks(bid), self.lots(bid_quantity), self.ticks(ask), self.lots(ask_quantity)
+        row = flow.put_ticker(update, self.marks)
+        self.marks[row + 1 : row + m.TICKERS_WIDTH] = stated[0], stated[1], -stated[2], stated[3]
+
+    def compare(self) -> str | None:
+        """Hold the book against the ticker of its update, if one was kept, and drop those it has passed; returns what is wrong."""
+        status = flow.compare_tickers(self.marks, self.levels)
+        return None if status == flow.OK else self.fault(status)
+
+    # The fitted microprice
+
+    @property
+    def moves(self) -> int:
+        """Mid changes counted for the fit of Stoikov's microprice since the tick last changed."""
+        return int(self.marks[m.MOVES])
+
+    def counts(self) -> tuple[Int64Array2D, Int64Array2D, Int64Array1D]:
+        """Return the counted transitions that left the mid, those that moved it, and the moves out of each state in half ticks."""
+        at, n = int(self.marks[m.COUNTS]), m.STATES * m.STATES
+        stay, move = (self.marks[at + i * n : at + (i + 1) * n].reshape(m.STATES, m.STATES).copy() for i in range(2))
+        return stay, move, self.marks[at + 2 * n : at + 2 * n + m.STATES].copy()
+
+    def take_fit(self, adjustment: Float64Array1D) -> None:
+        """Serve ``microprice_stoikov`` by this table: ticks to add to the mid in each state."""
+        self.reals[m.STOIKOV : m.STOIKOV + m.STATES] = adjustment
+        self.reals[m.STOIKOV_FITTED] = 1.0
+        self.marks[m.TOUCHED] = 1
 
     # What is known of it
 
-    def features(self, ts_ns: int, row: Float64Array1D) -> Float64Array1D:
-        """Write the features (``FEATURES``) at ``ts_ns`` into ``row``, NaN where unknown, and return it."""
-        flow.features(ts_ns, self.levels, self.marks, self.reals, self.trades, self.cancels, row)
-        return row
+    def features(self, ts_ns: int) -> Float64Array1D:
+        """Bring ``row`` up to ``ts_ns`` and return it; the next call writes into the same array."""
+        flow.roll(ts_ns, self.marks, self.reals)
+        flow.features(ts_ns, self.marks, self.reals, self.levels)
+        return self.row
 
     def best(self) -> tuple[int | None, int | None]:
         """Return best bid and ask in ticks."""
-        n, m = self.marks[flow.BIDS], self.marks[flow.ASKS]
-        return (int(self.levels[0, n - 1]) if n else None), (-int(self.levels[2, m - 1]) if m else None)
+        bid, ask = self.top()
+        return (bid[0] if bid else None), (ask[0] if ask else None)
 
     def top(self) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
         """Return best bid and best ask as (ticks, lots)."""
-        n, m = self.marks[flow.BIDS], self.marks[flow.ASKS]
-        bid = (int(self.levels[0, n - 1]), int(self.levels[1, n - 1])) if n else None
-        return bid, ((-int(self.levels[2, m - 1]), int(self.levels[3, m - 1])) if m else None)
+        bid, ask = self._pairs(book.BID, 1).T.tolist(), self._pairs(book.ASK, 1).T.tolist()
+        return ((bid[0][0], bid[0][1]) if bid else None), ((-ask[0][0], ask[0][1]) if ask else None)
 
     def side(self, which: str, depth: int) -> list[tuple[float, float]]:
         """Return up to ``depth`` levels of ``"bids"`` or ``"asks"``, best first, as (price, quantity) in the venue's units."""
-        row, n = (0, int(self.marks[flow.BIDS])) if which == "bids" else (2, int(self.marks[flow.ASKS]))
         tick, lot = self.tick or Step(1, 0), self.lot or Step(1, 0)
-        chosen = self.levels[row : row + 2, max(n - depth, 0) : n][:, ::-1]
-        return [(tick.number(abs(int(key))), lot.number(int(lots))) for key, lots in chosen.T]
+        pairs = self._pairs(book.BID if which == "bids" else book.ASK, depth)
+        return [(tick.number(abs(key)), lot.number(lots)) for key, lots in pairs.T.tolist()]
 
     def ticks(self, price: bytes) -> int:
         """Return a quoted price in ticks, making the tick finer where it must be."""
-        value, _ = wire.multiple(price, 0, int(self.marks[flow.TICK]), int(self.marks[flow.TICK + 1]))
+        value, _ = wire.multiple(price + b"}", 0, int(self.marks[m.TICK_UNITS]), int(self.marks[m.TICK_DECIMALS]))
         if value >= 0 and self.tick is not None:
             return int(value)
         exact = steps.single(price)
@@ -266,39 +519,128 @@ class FeatureBook:
 
     def lots(self, quantity: bytes) -> int:
         """Return a quoted quantity in lots, making the lot finer where it must be."""
-        value, _ = wire.multiple(quantity, 0, int(self.marks[flow.LOT]), int(self.marks[flow.LOT + 1]))
+        value, _ = wire.multiple(quantity + b"}", 0, int(self.marks[m.LOT_UNITS]), int(self.marks[m.LOT_DECIMALS]))
         if value >= 0 and self.lot is not None:
             return int(value)
         exact = steps.single(quantity)
         self.refine([], [exact])
         return self._lots(exact)
 
+    def listen(self, name: str, frame_format: int) -> None:
+        """Let ``frame`` take what frames of this format (``kernels.wire``) say of this venue name."""
+        if len(name) <= m.NAME_MAX and name.isascii() and name.replace("_", "").isalnum():
+            words = np.frombuffer(name.encode().ljust(8 * m.NAME_WORDS, b"\0"), np.int64)
+            self.marks[m.NAME : m.NAME + m.NAME_WORDS] = words
+            self.marks[m.NAME_N], self.marks[m.FORMAT] = len(name), frame_format
+
+    @property
+    def live(self) -> bool:
+        """Whether the book is proven: only then does ``frame`` take anything."""
+        return bool(self.marks[m.LIVE])
+
+    @live.setter
+    def live(self, value: bool) -> None:
+        self.marks[m.LIVE] = value and self.tick is not None and self.lot is not None and self.marks[m.NAME_N] > 0
+
+    @property
+    def last_update(self) -> int:
+        """Id of the newest update in the book."""
+        return int(self.marks[m.LAST_UPDATE])
+
+    @last_update.setter
+    def last_update(self, value: int) -> None:
+        self.marks[m.LAST_UPDATE] = value
+
+    @property
+    def depth_ns(self) -> int | None:
+        """Engine time of the last depth message that told something new."""
+        return self._time(m.DEPTH_NS)
+
+    @depth_ns.setter
+    def depth_ns(self, value: int) -> None:
+        self.marks[m.DEPTH_NS] = value
+
+    @property
+    def lag_ns(self) -> int | None:
+        """Engine time minus venue time of the last message that says one."""
+        return self._time(m.LAG_NS)
+
+    @lag_ns.setter
+    def lag_ns(self, value: int) -> None:
+        self.marks[m.LAG_NS] = value
+
+    def _time(self, mark: int) -> int | None:
+        value = int(self.marks[mark])
+        return None if value == m.NEVER else value
+
+    @property
+    def trade_id(self) -> int:
+        """Id of the newest trade taken; -1 before the first."""
+        return int(self.marks[m.TRADE_ID])
+
+    @trade_id.setter
+    def trade_id(self, value: int) -> None:
+        self.marks[m.TRADE_ID] = value
+
+    @property
+    def plain_trades(self) -> bool:
+        """Whether single trades have been seen, so that aggregates say nothing new."""
+        return bool(self.marks[m.PLAIN_TRADES])
+
+    @plain_trades.setter
+    def plain_trades(self, value: bool) -> None:
+        self.marks[m.PLAIN_TRADES] = value
+
+    @property
+    def ticker_checked(self) -> int:
+        """Tickers that were held against the book."""
+        return int(self.marks[m.TICKER_CHECKED])
+
+    def count(self, kind: int) -> None:
+        """Count a message of a kind: ``DEPTH``, ``TRADE``, ``AGGREGATE`` or ``TICKER``."""
+        self.marks[kind] += 1
+
+    def seen(self, kind: int) -> int:
+        """Return how many messages of a kind were counted, by ``count`` or by ``frame``."""
+        return int(self.marks[kind])
+
     # State
 
     def save(self) -> bytes:
         """Return everything that later values depend on."""
-        n, m = int(self.marks[flow.BIDS]), int(self.marks[flow.ASKS])
-        levels = self.levels[:, : max(n, m)].copy()
-        levels[:2, n:] = levels[2:, m:] = 0  # Beyond a side's end lie levels of the past, which are not state.
-        arrays = (self.marks, self.reals, levels, self.trades, self.cancels, self.pending)
-        return msgspec.msgpack.encode(
-            _Saved(self.tick, self.lot, str(self.contract or ""), self.base_units, *(array.tobytes() for array in arrays))
+        marks, reals = self.marks[: self._scratch_at].copy(), self.reals[: m.ROW]
+        marks[m.FIELDS : m.MARKS] = marks[m.TALLY : m.TALLY + 4] = 0  # Of a message that is done with.
+        marks[m.BIDS_N] = marks[m.ASKS_N] = 0
+        marks[m.TOUCHED] = 1
+        saved = _Saved(
+            self.tick,
+            self.lot,
+            str(self.contract or ""),
+            str(self.bucket or ""),
+            self._sizes[:-1],
+            marks.tobytes(),
+            reals.tobytes(),
+            self._pairs(book.BID).tobytes(),
+            self._pairs(book.ASK).tobytes(),
         )
+        return msgspec.msgpack.encode(saved)
 
     def load(self, state: bytes) -> None:
         """Replace everything by what ``save`` returned."""
         saved = msgspec.msgpack.decode(state, type=_Saved)
         self.tick, self.lot = saved.tick, saved.lot
         self.contract = Decimal(saved.contract) if saved.contract else None
-        self.base_units = saved.base_units
-        self.marks = np.frombuffer(saved.marks, np.int64).copy()
-        self.reals = np.frombuffer(saved.reals, np.float64).copy()
-        levels = np.frombuffer(saved.levels, np.int64).reshape(4, -1)
-        self._make_room(levels.shape[1])
-        self.levels[:, : levels.shape[1]] = levels
-        self.trades = np.frombuffer(saved.trades, np.int64).reshape(-1, 2).copy()
-        self.cancels = np.frombuffer(saved.cancels, np.int64).reshape(-1, 5).copy()
-        self.pending = np.frombuffer(saved.pending, np.int64).reshape(-1, 3).copy()
+        self.bucket = Decimal(saved.bucket) if saved.bucket else None
+        self._lay_out([*saved.sizes, _RINGS[-1][1]])
+        scratch = self.marks[m.SCRATCH : m.SCRATCH + 2].copy()
+        self.marks[: self._scratch_at] = np.frombuffer(saved.marks, np.int64)
+        self.marks[m.SCRATCH : m.SCRATCH + 2] = scratch
+        self.reals[: m.ROW] = np.frombuffer(saved.reals, np.float64)
+        self.row[:] = np.nan
+        bids, asks = (np.frombuffer(side, np.int64).reshape(2, -1) for side in (saved.bids, saved.asks))
+        self._make_levels(LEVELS_FIRST)
+        self._make_levels_room(max(bids.shape[1], asks.shape[1]))
+        self._fill(bids, asks)
 
     # Inside
 
@@ -316,34 +658,46 @@ class FeatureBook:
         assert found is not None, "refined before"
         return found
 
-    def _base_volume(self, ticks: int, lots: int) -> int:
-        """Return the base currency in ``lots`` contracts at ``ticks``, in ``base_units`` a coin, rounded half-even once."""
-        assert self.contract is not None and self.tick is not None and self.lot is not None
-        value, scale = self.contract.as_integer_ratio()
-        above: int = lots * self.lot.units * 10**self.tick.decimals * value * self.base_units
-        below: int = ticks * self.tick.units * 10**self.lot.decimals * scale
-        quotient, rest = divmod(above, below)
-        return quotient + (2 * rest > below or (2 * rest == below and quotient % 2 == 1))
+    def _parse(self, bids: bytes, asks: bytes) -> tuple[int, int]:
+        """Read both level lists into the scratch and return how many levels they have."""
+        if self.tick and self.lot:
+            marks, at, room = self.marks, int(self.marks[m.SCRATCH]), int(self.marks[m.SCRATCH + 1])
+            n, after = wire.levels(bids + b"}", 0, 1, marks, marks, at, room)
+            k, after_asks = wire.levels(asks + b"}", 0, -1, marks, marks, at + 2 * room, room)
+            if n >= 0 and k >= 0 and after == len(bids) and after_asks == len(asks):
+                return n, k
+        return self._parse_slowly(bids, asks)
 
-    def _parse_slowly(self, bids: bytes, asks: bytes) -> int:
+    def _parse_slowly(self, bids: bytes, asks: bytes) -> tuple[int, int]:
         sides = steps.pairs(bids), steps.pairs(asks)
-        check_levels(max(map(len, sides)), LEVELS_MAX)  # Before room is made for them.
+        most = max(map(len, sides))
+        check_levels(most, LEVELS_MAX)  # Before room is made for them.
         every = sides[0] + sides[1]
         self.refine([price for price, _ in every], [quantity for _, quantity in every])
-        self._make_room(0, max(len(sides[0]), len(sides[1])))
-        for row, side, sign in ((0, sides[0], 1), (2, sides[1], -1)):
-            for i, (price, quantity) in enumerate(side):
-                self.scratch[row, i] = sign * self._ticks(price)
-                self.scratch[row + 1, i] = self._lots(quantity)
-        return len(sides[0]) << 32 | len(sides[1])
+        if most > self.marks[m.SCRATCH + 1]:
+            self._resize({m.SCRATCH: min(LEVELS_MAX, 1 << (most - 1).bit_length())})
+        at, room = int(self.marks[m.SCRATCH]), int(self.marks[m.SCRATCH + 1])
+        for start, side, sign in ((at, sides[0], 1), (at + 2 * room, sides[1], -1)):
+            for i, (price, quantity) in enumerate(side, start):
+                self.marks[i] = sign * self._ticks(price)
+                self.marks[i + room] = self._lots(quantity)
+        return len(sides[0]), len(sides[1])
 
-    def _make_room(self, levels: int, scratch: int = 0) -> None:
-        if levels > self.levels.shape[1]:
-            wider: Int64Array2D = np.zeros((4, 1 << (levels - 1).bit_length()), np.int64)
-            wider[:, : self.levels.shape[1]] = self.levels
-            self.levels = wider
-        if scratch > self.scratch.shape[1]:
-            self.scratch = np.zeros((4, 1 << (scratch - 1).bit_length()), np.int64)
+    def _reset_steps(self) -> None:
+        """Forget tick and lot and all that is counted in them; the book is empty."""
+        marks = self.marks
+        marks[m.TICKERS_HEAD : m.BUCKETS] = 0
+        marks[m.BUCKETS_HEAD : m.BUCKETS_TAIL + 1] = marks[m.BUCKET : m.BUCKET_SIZES + 1] = 0
+        marks[m.TAPE_SINCE], marks[m.SLOT_AT], marks[m.SLOT_SUM] = m.NEVER, 0, 0
+        for ring, n in ((m.SLOTS, m.SLOTS_N), (m.COUNTS, m.COUNTS_N)):
+            marks[marks[ring] : marks[ring] + n] = 0
+        marks[m.TOP_STATE], marks[m.MOVES] = -1, 0
+        self.reals[m.STOIKOV_FITTED] = 0.0
+        self.tick = self.lot = None
+
+
+DEPTH, TRADE, AGGREGATE, TICKER = m.DEPTHS_SEEN, m.TRADES_SEEN, m.AGGREGATES_SEEN, m.TICKERS_SEEN
+"""Kinds of messages that are counted."""
 
 
 def check_levels(found: int, most: int) -> None:
@@ -363,19 +717,15 @@ def tick_ratio(coarse: Step, fine: Step) -> int:
     return coarse.units * scale // fine.units
 
 
-def doubled(ring: Int64Array2D, tail: int, head: int) -> Int64Array2D:
-    """Return the ring at twice its size, elements ``tail..head`` at their new places."""
-    wider: Int64Array2D = np.zeros((2 * ring.shape[0], ring.shape[1]), np.int64)
-    positions = np.arange(tail, head)
-    wider[positions & (wider.shape[0] - 1)] = ring[positions & (ring.shape[0] - 1)]
-    return wider
-
-
 def warm() -> None:
     """Compile, or load from the cache, every kernel a book needs."""
-    book = FeatureBook(None, None, None)
-    book.snapshot(b'[["10.0","1.0"]]', b'[["11.0","2.5"]]')
-    book.start(0)
-    book.diff(1, b'[["10.1","1.0"]]', b"[]")
-    book.trade(2, b'"10.1"', b'"0.5"', buyer_is_taker=False)
-    book.features(flow.NS_PER_S, np.zeros(flow.FEATURES))
+    one = FeatureBook(None, None, None)
+    one.listen("A", wire.BINANCE_SPOT)
+    one.snapshot(b'[["10.0","1.0"]]', b'[["11.0","2.5"]]')
+    one.start(0)
+    one.diff(1, b'[["10.1","1.0"]]', b"[]")
+    one.trade(2, b'"10.1"', b'"0.5"', buyer_is_taker=False)
+    one.hold_ticker(1, b'"10.1"', b'"1.0"', b'"11.0"', b'"2.5"')
+    one.compare()
+    one.frame(m.NS_PER_S, b"{}")
+    one.features(m.NS_PER_S)

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from alphapack.arrays import Float64Array1D, Float64Array2D
+from alphapack.arrays import Float64Array1D
 from alphapack.domain import readings
 from alphapack.domain.context import Context
 from alphapack.domain.events import (
@@ -28,26 +28,36 @@ from alphapack.domain.events import (
     Trade,
     WireEvent,
 )
-from alphapack.domain.inputs import CoreSettings, InstrumentSettings
+from alphapack.domain.inputs import CoreSettings, InstrumentSettings, Result
 from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, BookState, Step, Verdict, name_of, venue_of
-from alphapack.kernels import flow
+from alphapack.models import book, microprice
 from alphapack.models.book import FEATURES, CrossedBook, FeatureBook
+from alphapack.models.history import History
 
 TICK_NS = 100 * NANOS_PER_MS
 """How often silence is looked for; also the spacing of heartbeats."""
 HISTORY_NS = NANOS_PER_S
-TICKERS_MAX = 4_096
+FIT_NS = 60 * NANOS_PER_S
+"""How often Stoikov's microprice is fitted anew, where the mid has moved often enough since."""
+FIT_MOVES = 100
 BUFFER_BYTES_MAX = 1 << 26
 """Bytes of differences that wait for one symbol's snapshot."""
-TRADE_ID_JUMP_MAX = 10**9
-"""No venue skips so many trades: one absurd id must not make duplicates of all that follow."""
 SNAPSHOT = "snapshot"
 """Work requested of the shell: fetch a symbol's REST snapshot and submit it as a frame."""
+
+MICROPRICE = "microprice"
+"""Work requested of the shell: fit Stoikov's microprice to the transitions counted."""
+NAME_WITHIN = 256
+"""Bytes within which the frames of every stream name their symbol."""
 
 Judge = Callable[[DepthDiff, int, bool], Verdict]
 """A venue's continuity rule: difference, last update id of the book, whether it is the first after a snapshot."""
 
-HISTORY = ("mid", "spread_bps", "obi", "ti", "micro_vol", "cancel_rate", "queue_rate", "microprice", "depth_bid", "depth_ask")
+HISTORY = (
+    *("mid", "spread_bps", "obi", "ti", "micro_vol", "cancel_rate", "queue_rate", "microprice", "depth_bid", "depth_ask"),
+    *("ofi", "trade_rate", "vpin", "kyle_lambda"),
+)
+WINDOWS = ("obi_1", "obi_10", "ti_1s", "ti_30s", "micro_vol_1s", "ofi_1")
 _HISTORY_COLUMNS = [FEATURES.index(name) for name in HISTORY]
 
 
@@ -57,31 +67,22 @@ class _Facts(msgspec.Struct):
     symbol: str
     state: BookState = BookState.SYNCING
     has_snapshot: bool = False
-    last_update: int = 0
-    depth_ns: int | None = None
-    """Engine time of the last depth message that told something new."""
     frozen_ns: int = 0
     """Engine time of the frozen values of a STALE book."""
-    lag_ns: int | None = None
     buffer: list[DepthDiff] = []
     buffer_bytes: int = 0
     spare: DepthSnapshot | None = None
     """Newest snapshot that came while the book needed none: the next one may never be sent."""
-    tickers: list[TopOfBook] = []
-    """Tickers of updates that the book has not reached; depth may be sent at a tenth of their pace."""
-    plain_trades: bool = False
-    """Single trades have been seen, so aggregates say nothing new."""
-    trade_id: int = -1
-    messages: int = 0
+    snapshots: int = 0
+    others: int = 0
     gaps: int = 0
     crossed: int = 0
     resyncs: int = 0
     duplicates: int = 0
-    ticker_checked: int = 0
     ticker_mismatched: int = 0
     rejected: int = 0
-    history_at: int = 0
-    """Rows ever written to the history; the ring holds the newest of them."""
+    fitted_moves: int = 0
+    """Mid changes that had been counted when the microprice was last sent to be fitted."""
 
 
 class _Saved(msgspec.Struct, array_like=True):
@@ -90,7 +91,8 @@ class _Saved(msgspec.Struct, array_like=True):
     books: list[bytes]
     stated: list[InstrumentSettings]
     rows: list[bytes]
-    history: list[bytes]
+    history: list[tuple[int, bytes]]
+    fits: dict[int, tuple[str, str]]
 
 
 class Market:
@@ -100,33 +102,33 @@ class Market:
         self.facts = _Facts(symbol)
         self.book = book
         self.stated = stated
-        self.row: Float64Array1D = np.full(flow.FEATURES, np.nan)
+        self.history = History(HISTORY, history_rows)
+
+    @property
+    def row(self) -> Float64Array1D:
         """Features when they were last computed; frozen while STALE, NaN while nothing is proven."""
-        self.history: Float64Array2D = np.full((history_rows, 1 + len(HISTORY)), np.nan)
-        """Ring of noted features, a column each, after a column of times in milliseconds."""
-
-    def past(self) -> Float64Array2D:
-        """Return the noted features, oldest first."""
-        at, size = self.facts.history_at, len(self.history)
-        return self.history[np.arange(max(0, at - size), at) % size]
-
-    def keep(self, history_rows: int, past: Float64Array2D | None = None) -> None:
-        """Make the history's ring ``history_rows`` long and put the newest of ``past`` (by default its own) into it."""
-        if past is None and history_rows == len(self.history):
-            return
-        rows = (self.past() if past is None else past)[-history_rows:]
-        self.history = np.full((history_rows, 1 + len(HISTORY)), np.nan)
-        self.history[np.arange(self.facts.history_at - len(rows), self.facts.history_at) % history_rows] = rows
+        return self.book.row
 
 
 class Microstructure:
     """Owns every book, from the frames' events to the answers of the API."""
 
-    def __init__(self, ctx: Context, judges: Mapping[str, Judge], contract_values: Mapping[str, Callable[[str], float | None]]) -> None:
+    def __init__(
+        self,
+        ctx: Context,
+        judges: Mapping[str, Judge],
+        contract_values: Mapping[str, Callable[[str], float | None]],
+        frame_formats: Mapping[str, int],
+    ) -> None:
         self._ctx = ctx
         self._judges = judges
         self._contract_values = contract_values
+        self._frame_formats = frame_formats
         self._markets: dict[str, Market] = {}
+        self._by_name: dict[str, dict[bytes, Market]] = {venue: {} for venue in frame_formats}
+        """Of each venue, by the name in its frames."""
+        self._fits: dict[int, tuple[str, str]] = {}
+        """Fits that are awaited: symbol and tick of the counts, by request."""
         self._stated: dict[str, InstrumentSettings] = {}
         self._wanted: frozenset[str] = frozenset()
         self._handlers: dict[type, Callable[[Market, Any], None]] = {
@@ -145,12 +147,12 @@ class Microstructure:
         self._wanted = frozenset(settings.symbols)
         self._stated = {one.symbol: one for one in settings.instruments}
         for market in self._markets.values():
-            market.keep(settings.history_rows)
+            market.history.keep(settings.history_rows)
 
     def on_session(self) -> None:
         """A source began anew: nothing is known of what passed in between, until a difference links up."""
         for market in self._markets.values():
-            market.facts.plain_trades, market.facts.trade_id = False, -1
+            market.book.plain_trades, market.book.trade_id = False, -1
             if market.facts.state is BookState.LIVE:
                 self._freeze(market, "a session began")
 
@@ -172,11 +174,36 @@ class Microstructure:
         silence_ns = self._ctx.settings.stale_after_ms * NANOS_PER_MS
         sample = now % HISTORY_NS == 0
         for market in self._markets.values():
-            facts = market.facts
-            if facts.state is BookState.LIVE and facts.depth_ns is not None and now - facts.depth_ns >= silence_ns:
-                self._freeze(market, f"no depth message for {(now - facts.depth_ns) // NANOS_PER_MS} ms")
+            facts, depth_ns = market.facts, market.book.depth_ns
+            if facts.state is BookState.LIVE and depth_ns is not None and now - depth_ns >= silence_ns:
+                self._freeze(market, f"no depth message for {(now - depth_ns) // NANOS_PER_MS} ms")
             if sample and facts.state is BookState.LIVE:
-                self._note(market, now)
+                market.history.note(now // NANOS_PER_MS, self.features(market)[_HISTORY_COLUMNS])
+            if now % FIT_NS == 0:
+                self._request_fit(market)
+
+    def on_result(self, result: Result) -> None:
+        """Take a fitted microprice; one in ticks that are no longer the book's is of no use."""
+        symbol, tick = self._fits.pop(result.request_id, ("", ""))
+        market = self._markets.get(symbol)
+        if market is not None and result.ok and tick == str(market.book.tick):
+            market.book.take_fit(microprice.decode_table(result.body).raw)
+
+    def on_frame(self, venue: str, payload: bytes) -> bool:
+        """Take a frame in one kernel call, where it leaves no question; False: it is for the codec, and nothing has happened."""
+        start = payload.find(b'"s":"', 0, NAME_WITHIN) + 5
+        market = self._by_name[venue].get(payload[start : payload.find(b'"', start, start + NAME_WITHIN)])
+        if market is None:
+            return False
+        status = market.book.frame(self._ctx.now_ns, payload)
+        if status == book.DECLINED:
+            return False
+        self.touched = market
+        if status == book.TAKEN:
+            self._ctx.observe(market.book.row.tobytes())
+        elif status != book.QUIET:
+            self._on_fault(market, status)
+        return True
 
     def on_event(self, event: WireEvent) -> None:
         """Handle what a codec read: find the market, apply, and let the digest see the features that follow."""
@@ -186,9 +213,9 @@ class Microstructure:
             return
         self.touched = market
         facts = market.facts
-        facts.messages += 1
+        self._count(market, event)
         if event.venue_ns:
-            facts.lag_ns = self._ctx.now_ns - event.venue_ns
+            market.book.lag_ns = self._ctx.now_ns - event.venue_ns
         tick, lot = market.book.tick, market.book.lot
         try:
             handle = self._handlers.get(type(event))
@@ -207,8 +234,31 @@ class Microstructure:
     def features(self, market: Market) -> Float64Array1D:
         """Return the row of a market now: frozen while STALE, NaN while nothing is proven; it is reused by the next call."""
         if market.facts.state is BookState.LIVE:
-            market.book.features(self._ctx.now_ns, market.row)
+            market.book.features(self._ctx.now_ns)
         return market.row
+
+    def _count(self, market: Market, event: WireEvent) -> None:
+        kind = type(event)
+        if kind is Trade:
+            market.book.count(book.AGGREGATE if event.aggregate else book.TRADE)  # type: ignore[attr-defined]
+        elif kind is DepthDiff:
+            market.book.count(book.DEPTH)
+        elif kind is TopOfBook:
+            market.book.count(book.TICKER)
+        elif kind is DepthSnapshot:
+            market.facts.snapshots += 1
+        else:
+            market.facts.others += 1
+
+    def _request_fit(self, market: Market) -> None:
+        """Have Stoikov's microprice fitted, once the mid has moved often enough since the last time."""
+        facts, moves = market.facts, market.book.moves
+        if moves < facts.fitted_moves:  # The tick became finer, and the counts began anew.
+            facts.fitted_moves = 0
+        if moves - facts.fitted_moves >= FIT_MOVES:
+            facts.fitted_moves = moves
+            request = self._ctx.request(MICROPRICE, microprice.encode_counts(*market.book.counts()))
+            self._fits[request] = (facts.symbol, str(market.book.tick))
 
     # Books
 
@@ -221,43 +271,47 @@ class Microstructure:
             return None
         if len(self._markets) >= settings.symbols_max:
             raise FrameError(f"expected at most {settings.symbols_max} symbols (core.symbols_max), found one more: {symbol}")
-        market = self._markets[symbol] = self._market(symbol)
+        market = self._market(symbol)
         self._ctx.request(SNAPSHOT, symbol.encode())
         return market
 
     def _market(self, symbol: str) -> Market:
-        """Return a market with nothing in it but what is stated of its instrument."""
+        """Follow a symbol: a market with nothing in it but what is stated of its instrument."""
         stated = self._stated.get(symbol) or InstrumentSettings(symbol)
         tick = Step.parse(stated.tick) if stated.tick else None
         lot = Step.parse(stated.lot) if stated.lot else None
         contract = stated.contract_value or self._contract_values[venue_of(symbol)](name_of(symbol))
-        return Market(symbol, FeatureBook(tick, lot, contract), stated, self._ctx.settings.history_rows)
+        venue, name = venue_of(symbol), name_of(symbol)
+        market = Market(symbol, FeatureBook(tick, lot, contract, stated.vpin_bucket), stated, self._ctx.settings.history_rows)
+        market.book.listen(name, self._frame_formats[venue])
+        self._markets[symbol] = self._by_name[venue][name.encode()] = market
+        return market
 
     def _on_diff(self, market: Market, diff: DepthDiff) -> None:
-        facts, now = market.facts, self._ctx.now_ns
+        facts, now, last_update = market.facts, self._ctx.now_ns, market.book.last_update
         if facts.state is BookState.SYNCING:
-            facts.depth_ns = now
+            market.book.depth_ns = now
             self._wait(market, diff)
             return
-        verdict = self._judges[venue_of(facts.symbol)](diff, facts.last_update, False)
-        silence_ns = now - (facts.depth_ns or now)
+        verdict = self._judges[venue_of(facts.symbol)](diff, last_update, False)
+        silence_ns = now - (market.book.depth_ns or now)
         if verdict is Verdict.DUPLICATE:
             facts.duplicates += 1
             if facts.state is BookState.STALE and silence_ns >= 2 * self._ctx.settings.stale_after_ms * NANOS_PER_MS:
                 facts.spare = None
-                self._resync(market, f"nothing but updates at or before {facts.last_update} for {silence_ns // NANOS_PER_MS} ms")
+                self._resync(market, f"nothing but updates at or before {last_update} for {silence_ns // NANOS_PER_MS} ms")
                 self._wait(market, diff)
         elif verdict is Verdict.GAP:
             facts.gaps += 1
-            self._resync(market, f"update {diff.first}..{diff.last} (previous {diff.previous}) does not follow {facts.last_update}")
-            spare, facts.spare, facts.depth_ns = facts.spare, None, now
+            self._resync(market, f"update {diff.first}..{diff.last} (previous {diff.previous}) does not follow {last_update}")
+            spare, facts.spare, market.book.depth_ns = facts.spare, None, now
             self._wait(market, diff)
-            if spare is not None:
+            if spare is not None and spare.last >= last_update:
                 self._on_snapshot(market, spare)
         elif self._apply(market, diff):
             if facts.state is BookState.STALE:
                 self._go_live(market, "a difference that links up ended the silence")
-            self._compare_at(market, diff.last)
+            self._compare(market)
 
     def _wait(self, market: Market, diff: DepthDiff) -> None:
         """Keep a difference until a snapshot links up with it."""
@@ -272,19 +326,17 @@ class Microstructure:
             self._ctx.request(SNAPSHOT, facts.symbol.encode())
 
     def _on_ticker(self, market: Market, ticker: TopOfBook) -> None:
-        facts = market.facts
-        if facts.state in (BookState.LIVE, BookState.STALE) and ticker.update <= facts.last_update:
-            if ticker.update == facts.last_update:
-                self._compare(market, ticker)
+        proven = market.facts.state in (BookState.LIVE, BookState.STALE)
+        if proven and ticker.update < market.book.last_update:
             return
-        facts.tickers.append(ticker)
-        if len(facts.tickers) > TICKERS_MAX:
-            del facts.tickers[: TICKERS_MAX // 2]
+        market.book.hold_ticker(ticker.update, ticker.bid, ticker.bid_quantity, ticker.ask, ticker.ask_quantity)
+        if proven:
+            self._compare(market)
 
     def _on_snapshot(self, market: Market, snapshot: DepthSnapshot) -> None:
         facts = market.facts
         if facts.state is not BookState.SYNCING:  # A book that is proven needs none, but may break before the next is sent.
-            if snapshot.last >= facts.last_update:
+            if snapshot.last >= market.book.last_update:
                 facts.spare = snapshot
             return
         facts.has_snapshot = False  # Whatever becomes of this one, the book before it is gone.
@@ -296,7 +348,7 @@ class Microstructure:
                 raise
             facts.crossed += 1
             raise FrameError(f"expected a snapshot that is not crossed: {error}") from None
-        facts.has_snapshot, facts.last_update, facts.depth_ns = True, snapshot.last, self._ctx.now_ns
+        facts.has_snapshot, market.book.last_update, market.book.depth_ns = True, snapshot.last, self._ctx.now_ns
         self._link(market)
 
     def _link(self, market: Market) -> None:
@@ -306,7 +358,7 @@ class Microstructure:
         linked = False
         waiting, facts.buffer, facts.buffer_bytes = facts.buffer, [], 0
         for i, diff in enumerate(waiting):
-            verdict = judge(diff, facts.last_update, not linked)
+            verdict = judge(diff, market.book.last_update, not linked)
             if verdict is Verdict.GAP:
                 if linked:
                     facts.gaps += 1
@@ -321,14 +373,14 @@ class Microstructure:
                 market.book.forget()
                 linked = True
         if linked:
-            self._go_live(market, f"snapshot and differences link up at update {facts.last_update}")
-            self._compare_at(market, facts.last_update)
+            self._go_live(market, f"snapshot and differences link up at update {market.book.last_update}")
+            self._compare(market)
 
     def _apply(self, market: Market, diff: DepthDiff) -> bool:
         """Fold a difference into the book; False where that showed the book to be wrong."""
-        book, facts = market.book, market.facts
+        facts = market.facts
         try:
-            book.diff(self._ctx.now_ns, diff.bids, diff.asks)
+            market.book.diff(self._ctx.now_ns, diff.bids, diff.asks)
         except CrossedBook as error:
             facts.crossed += 1
             self._resync(market, str(error))
@@ -336,54 +388,45 @@ class Microstructure:
         except FrameError as error:
             self._resync(market, f"an unreadable difference: {error}")
             raise
-        facts.last_update, facts.depth_ns = diff.last, self._ctx.now_ns
-        if facts.spare is not None and facts.spare.last < diff.last:
-            facts.spare = None
+        market.book.last_update, market.book.depth_ns = diff.last, self._ctx.now_ns
         return True
 
-    def _compare_at(self, market: Market, update: int) -> None:
-        """Compare with the ticker of this update if it came before, and forget those that the book has passed."""
-        facts = market.facts
-        if facts.tickers:
-            same = [ticker for ticker in facts.tickers if ticker.update == update]
-            facts.tickers = [ticker for ticker in facts.tickers if ticker.update > update]
-            try:
-                if same:
-                    self._compare(market, same[-1])
-            except FrameError:  # The ticker's fault, long ago: not one of the difference that is in hand.
-                facts.rejected += 1
-
-    def _compare(self, market: Market, ticker: TopOfBook) -> None:
+    def _compare(self, market: Market) -> None:
         """Hold the book's top against the venue's own ticker of the same update."""
-        book, facts = market.book, market.facts
-        book.roll(self._ctx.now_ns)
-        bid, ask = (book.ticks(ticker.bid), book.lots(ticker.bid_quantity)), (book.ticks(ticker.ask), book.lots(ticker.ask_quantity))
-        stated = bid if bid[1] else None, ask if ask[1] else None  # Zeros stand for a side without orders.
-        facts.ticker_checked += 1
-        if stated != book.top():
-            facts.ticker_mismatched += 1
-            self._resync(market, f"at update {ticker.update} the venue's top is {stated}, the book's {book.top()} (ticks, lots)")
+        fault = market.book.compare()
+        if fault is not None:
+            market.facts.ticker_mismatched += 1
+            self._resync(market, fault)
+
+    def _on_fault(self, market: Market, status: int) -> None:
+        """Do what follows where a frame that the kernel took has shown the book to be wrong."""
+        if status == book.CONTRADICTED:
+            market.facts.ticker_mismatched += 1
+        else:
+            market.facts.crossed += 1
+        self._resync(market, market.book.fault(status))
 
     def _on_trade(self, market: Market, trade: Trade) -> None:
         """Take a trade of the symbol's one trade stream: single trades, or aggregates where there are no single ones."""
-        facts = market.facts
-        if trade.aggregate and facts.plain_trades:
+        known = market.book.trade_id
+        if trade.aggregate and market.book.plain_trades:
             return
-        if facts.trade_id >= 0 and trade.last_id > facts.trade_id + TRADE_ID_JUMP_MAX:
-            raise FrameError(f"expected a trade id near {facts.trade_id}, found {trade.last_id}")
+        if known >= 0 and trade.last_id > known + book.TRADE_ID_JUMP_MAX:
+            raise FrameError(f"expected a trade id near {known}, found {trade.last_id}")
         if not trade.aggregate:
-            facts.plain_trades = True
-        if trade.last_id <= facts.trade_id:
-            facts.duplicates += 1
+            market.book.plain_trades = True
+        if trade.last_id <= known:
+            market.facts.duplicates += 1
             return
-        if facts.state is BookState.LIVE:
+        if market.facts.state is BookState.LIVE:
             market.book.trade(self._ctx.now_ns, trade.price, trade.quantity, buyer_is_taker=trade.buyer_is_taker)
-        facts.trade_id = trade.last_id
+        market.book.trade_id = trade.last_id
 
     # States
 
     def _change(self, market: Market, state: BookState, reason: str) -> None:
         before, market.facts.state = market.facts.state, state
+        market.book.live = state is BookState.LIVE
         self._ctx.emit(BookStateChanged(market.facts.symbol, before, state, reason))
 
     def _go_live(self, market: Market, reason: str) -> None:
@@ -414,12 +457,6 @@ class Microstructure:
         if (book.tick, book.lot) != before:
             self._ctx.emit(InstrumentChanged(market.facts.symbol, str(book.tick or ""), str(book.lot or "")))
 
-    def _note(self, market: Market, now_ns: int) -> None:
-        at = market.facts.history_at % len(market.history)
-        market.history[at, 0] = now_ns // NANOS_PER_MS
-        market.history[at, 1:] = self.features(market)[_HISTORY_COLUMNS]
-        market.facts.history_at += 1
-
     # Answers
 
     def symbols(self) -> list[str]:
@@ -443,20 +480,34 @@ class Microstructure:
 
     def health(self, symbol: str) -> readings.SymbolHealth:
         """Return how well a symbol's data holds together."""
-        facts = self._markets[symbol].facts
+        market = self._markets[symbol]
+        facts, lag_ns = market.facts, market.book.lag_ns
         return readings.SymbolHealth(
             state=facts.state.name,
-            age_ms=self._age_ms(facts),
-            lag_ms=None if facts.lag_ns is None else facts.lag_ns / NANOS_PER_MS,
-            messages=facts.messages,
+            age_ms=self._age_ms(market),
+            lag_ms=None if lag_ns is None else lag_ns / NANOS_PER_MS,
+            messages=sum(self.kinds(symbol).values()),
             gaps=facts.gaps,
             crossed=facts.crossed,
             resyncs=facts.resyncs,
             duplicates=facts.duplicates,
-            ticker_checked=facts.ticker_checked,
+            ticker_checked=market.book.ticker_checked,
             ticker_mismatched=facts.ticker_mismatched,
             rejected=facts.rejected,
         )
+
+    def kinds(self, symbol: str) -> dict[str, int]:
+        """Return how many messages of each kind came, those that never came left out."""
+        market = self._markets[symbol]
+        counts = {
+            "aggTrade": market.book.seen(book.AGGREGATE),
+            "bookTicker": market.book.seen(book.TICKER),
+            "depth": market.book.seen(book.DEPTH),
+            "other": market.facts.others,
+            "snapshot": market.facts.snapshots,
+            "trade": market.book.seen(book.TRADE),
+        }
+        return {kind: count for kind, count in counts.items() if count}
 
     def microstructure(self, symbol: str) -> readings.Microstructure | None:
         """Return the features now, the frozen ones of a STALE book, or None while nothing is proven."""
@@ -471,7 +522,7 @@ class Microstructure:
             symbol=name_of(symbol),
             venue=venue_of(symbol),
             ts_ms=(self._ctx.now_ns if live else facts.frozen_ns) // NANOS_PER_MS,
-            age_ms=self._age_ms(facts) or 0,
+            age_ms=self._age_ms(market) or 0,
             state=facts.state.name,
             seq=self._ctx.seq,
             bid=value["bid"],
@@ -480,15 +531,24 @@ class Microstructure:
             microprice=value["microprice"],
             spread_bps=value["spread_bps"],
             obi=value["obi"],
-            obi_k=flow.K,
+            obi_k=book.K,
             ti=value["ti"],
             ti_n=int(value["ti_n"] or 0),
             micro_vol=value["micro_vol"],
             cancel_rate=value["cancel_rate"],
             cancel_n=int(value["cancel_n"] or 0),
             queue_rate=value["queue_rate"],
+            ofi=value["ofi"],
+            vpin=value["vpin"],
+            vpin_n=int(value["vpin_n"] or 0),
+            kyle_lambda=value["kyle_lambda"],
+            kyle_n=int(value["kyle_n"] or 0),
+            trade_rate=value["trade_rate"],
+            microprice_stoikov=value["microprice_stoikov"],
             depth=readings.Depth(*sizes),
-            windows=readings.Windows(value["obi_1"], value["obi_10"], value["ti_1s"], value["ti_30s"], value["micro_vol_1s"]),
+            windows=readings.Windows(
+                value["obi_1"], value["obi_10"], value["ti_1s"], value["ti_30s"], value["micro_vol_1s"], value["ofi_1"]
+            ),
         )
 
     def book(self, symbol: str, depth: int) -> readings.Book | None:
@@ -500,9 +560,9 @@ class Microstructure:
         return readings.Book(
             symbol=name_of(symbol),
             venue=venue_of(symbol),
-            ts_ms=(facts.depth_ns or 0) // NANOS_PER_MS,
+            ts_ms=(market.book.depth_ns or 0) // NANOS_PER_MS,
             seq=self._ctx.seq,
-            age_ms=self._age_ms(facts) or 0,
+            age_ms=self._age_ms(market) or 0,
             state=facts.state.name,
             bids=market.book.side("bids", depth),
             asks=market.book.side("asks", depth),
@@ -510,15 +570,11 @@ class Microstructure:
 
     def history(self, symbol: str, from_ms: int, limit: int) -> dict[str, list[int] | list[float | None]]:
         """Return the noted features by column, oldest first: the first ``limit`` rows at or after ``from_ms``."""
-        rows = self._markets[symbol].past()
-        rows = rows[rows[:, 0] >= from_ms][:limit]
-        columns: dict[str, list[int] | list[float | None]] = {"ts_ms": [int(ts) for ts in rows[:, 0]]}
-        for i, name in enumerate(HISTORY):
-            columns[name] = [None if x != x else x for x in rows[:, 1 + i].tolist()]
-        return columns
+        return self._markets[symbol].history.columns(from_ms, limit)
 
-    def _age_ms(self, facts: _Facts) -> int | None:
-        return None if facts.depth_ns is None else (self._ctx.now_ns - facts.depth_ns) // NANOS_PER_MS
+    def _age_ms(self, market: Market) -> int | None:
+        depth_ns = market.book.depth_ns
+        return None if depth_ns is None else (self._ctx.now_ns - depth_ns) // NANOS_PER_MS
 
     # State
 
@@ -526,19 +582,23 @@ class Microstructure:
         """Return every book and all that is known of it."""
         markets = list(self._markets.values())
         frozen = [market.row.tobytes() if market.facts.state is BookState.STALE else b"" for market in markets]
-        history = [market.past().tobytes() for market in markets]
-        saved = _Saved(1, [m.facts for m in markets], [m.book.save() for m in markets], [m.stated for m in markets], frozen, history)
+        history = [market.history.save() for market in markets]
+        books, stated = [market.book.save() for market in markets], [market.stated for market in markets]
+        saved = _Saved(2, [market.facts for market in markets], books, stated, frozen, history, self._fits)
         return msgspec.msgpack.encode(saved)
 
     def load(self, state: bytes) -> None:
         """Replace everything by what ``save`` returned; the settings must have been given before."""
         saved = msgspec.msgpack.decode(state, type=_Saved)
-        self._markets = {}
-        for facts, book, stated, row, history in zip(saved.facts, saved.books, saved.stated, saved.rows, saved.history, strict=True):
+        self._markets, self._fits = {}, saved.fits
+        for known in self._by_name.values():
+            known.clear()
+        for facts, state_of_book, stated, row, history in zip(
+            saved.facts, saved.books, saved.stated, saved.rows, saved.history, strict=True
+        ):
             market = self._market(facts.symbol)
             market.facts, market.stated = facts, stated
-            market.book.load(book)
+            market.book.load(state_of_book)
             if row:
                 market.row[:] = np.frombuffer(row)
-            market.keep(self._ctx.settings.history_rows, np.frombuffer(history).reshape(-1, 1 + len(HISTORY)))
-            self._markets[facts.symbol] = market
+            market.history.load(*history)

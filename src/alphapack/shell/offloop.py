@@ -14,7 +14,7 @@ import msgspec
 
 from alphapack.domain.events import Record, WorkRequested
 from alphapack.domain.inputs import AnyInput, Result
-from alphapack.engine.engine import Engine
+from alphapack.engine.engine import Asked, Engine
 
 Work = Callable[[bytes], bytes]
 """What is done with a request's body; an exception becomes a ``Result`` with ``ok`` false and the reason as its body."""
@@ -57,19 +57,43 @@ class Worker:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
+class Delayed:
+    """Work of a recording: each answer enters a fixed delay of the recording's own time after its request."""
+
+    def __init__(self, engine: Engine, works: Mapping[str, Work], delay_ns: int) -> None:
+        """Stand ready, with what the engine had asked for before it was saved and never got."""
+        self._engine, self._works, self._delay_ns = engine, works, delay_ns
+        self._waiting: list[tuple[int, int, str, bytes]] = []
+        for request_id, asked in engine.outstanding.items():
+            self._wait(request_id, asked)
+
+    def note(self, records: Iterable[Record]) -> None:
+        """See what a step asked for."""
+        for record in records:
+            if type(record) is WorkRequested and record.request_id in self._engine.outstanding:
+                self._wait(record.request_id, self._engine.outstanding[record.request_id])
+
+    def answers(self, ts_ns: int) -> Iterator[Result]:
+        """Yield the answers that are due at or before ``ts_ns``; each must be stepped before the next is drawn."""
+        while self._waiting and self._waiting[0][0] <= ts_ns:
+            due_ns, request_id, work, body = heapq.heappop(self._waiting)
+            at_ns = max(due_ns, self._engine.now_ns)  # The timer that asked may have fired late.
+            yield Result(self._engine.seq + 1, at_ns, request_id, work, *done(self._works[work], body))
+
+    def _wait(self, request_id: int, asked: Asked) -> None:
+        if asked.work in self._works:
+            heapq.heappush(self._waiting, (asked.ts_ns + self._delay_ns, request_id, asked.work, asked.body))
+
+
 def steps(engine: Engine, inputs: Iterable[AnyInput], works: Mapping[str, Work], delay_ns: int) -> Iterator[tuple[AnyInput, list[Record]]]:
     """Step a recording; work is answered ``delay_ns`` after its request, as an input in its place of the one order."""
-    waiting: list[tuple[int, int, str, bytes]] = []
-
-    def stepped(entry: AnyInput) -> tuple[AnyInput, list[Record]]:
-        records = engine.step(entry)
-        for record in records:
-            if type(record) is WorkRequested and record.work in works:
-                heapq.heappush(waiting, (entry.ts_ns + delay_ns, record.request_id, record.work, record.body))
-        return entry, records
-
+    delayed = Delayed(engine, works, delay_ns)
     for entry in inputs:
-        while waiting and waiting[0][0] <= entry.ts_ns:
-            due_ns, request_id, work, body = heapq.heappop(waiting)
-            yield stepped(Result(engine.seq + 1, due_ns, request_id, work, *done(works[work], body)))
-        yield stepped(entry if entry.seq == engine.seq + 1 else msgspec.structs.replace(entry, seq=engine.seq + 1))
+        for answer in delayed.answers(entry.ts_ns):
+            records = engine.step(answer)
+            delayed.note(records)
+            yield answer, records
+        own = entry if entry.seq == engine.seq + 1 else msgspec.structs.replace(entry, seq=engine.seq + 1)
+        records = engine.step(own)
+        delayed.note(records)
+        yield own, records

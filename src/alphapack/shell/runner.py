@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import cast
 
 import msgspec
@@ -25,12 +25,14 @@ from alphapack.engine.ports import Executor
 from alphapack.shell.clock import Clock
 from alphapack.shell.committer import Committer, Put
 from alphapack.shell.intake import Intake
+from alphapack.shell.offloop import Delayed, Work
 from alphapack.shell.recovery import ledger_rows
 
 SLICE_S = 0.001
 """Longest time that inputs are stepped before the loop may do other things."""
 BACKLOG_MAX = 50_000
 """Inputs that may wait for the disk before a recording is held back; live frames wait in the intake instead."""
+NO_WORKS: Mapping[str, Work] = {}
 LAG_EVERY_S = 0.05
 LAG_SAMPLES = 20
 
@@ -96,13 +98,22 @@ class Runner:
             self.submit(lambda seq, ts_ns, v=venue, s=symbol, p=payload: Frame(seq, ts_ns, v, s, p))  # type: ignore[misc]
         return True
 
-    async def play(self, inputs: Iterable[AnyInput], speed: float, reject: Callable[[str], None]) -> None:
+    async def play(
+        self,
+        inputs: Iterable[AnyInput],
+        speed: float,
+        reject: Callable[[str], None],
+        works: Mapping[str, Work] = NO_WORKS,
+        delay_ns: int = 0,
+    ) -> None:
         """Step a recording from where the engine stands, at ``speed`` times its own pace (``inf``: as fast as it goes).
 
-        ``reject`` is told why the input that was drawn last could not be used.
+        ``reject`` is told why the input that was drawn last could not be used; ``works`` answer ``delay_ns`` after they
+        are asked for.
         """
         self._starting = None
         pace = _Pace(speed)
+        delayed = Delayed(self.engine, works, delay_ns)
         until = time.perf_counter() + SLICE_S
         for entry in self._rest(inputs):
             if entry is None:
@@ -121,7 +132,10 @@ class Runner:
                 while self.committer is not None and self.committer.state == "ok" and self.committer.backlog > BACKLOG_MAX:
                     await asyncio.sleep(0.002)
                 until = time.perf_counter() + SLICE_S
-            self._take(entry)
+            for answer in delayed.answers(entry.ts_ns):
+                delayed.note(self._take(answer))
+            seq = self.engine.seq + 1
+            delayed.note(self._take(entry if entry.seq == seq else msgspec.structs.replace(entry, seq=seq)))
             if self.engine.rejection is not None:
                 reject(self.engine.rejection)
         self.checkpoint()  # Looking at what ended is then as quick as the start of the process.
@@ -141,11 +155,9 @@ class Runner:
             yield Configure(self.engine.seq + 1, self.engine.now_ns, first.settings)
         for _ in itertools.islice(stream, self.engine.source_inputs):
             yield None  # Stepped before: only read, which may take long, so that the loop must get its turns.
-        for entry in stream:
-            seq = self.engine.seq + 1
-            yield entry if entry.seq == seq else msgspec.structs.replace(entry, seq=seq)
+        yield from stream
 
-    def _take(self, entry: AnyInput) -> None:
+    def _take(self, entry: AnyInput) -> list[Record]:
         try:
             records = self.engine.step(entry)
         except BaseException:  # What the engine cannot step is a fault of ours, and the journal must be able to show it.
@@ -161,6 +173,7 @@ class Runner:
                 self.checkpoint()
         for record in records:
             self._tell(record)
+        return records
 
     def _hand_over(self) -> None:
         """Give the committer what was stepped: once a slice, because waking its thread costs more than a step."""

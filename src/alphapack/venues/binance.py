@@ -22,18 +22,12 @@ import msgspec
 
 from alphapack.domain.events import AnyWireEvent, Candle, DepthDiff, DepthSnapshot, FrameError, Ignored, TopOfBook, Trade
 from alphapack.domain.market import Verdict, symbol_id
+from alphapack.kernels.wire import BINANCE_FUTURES, BINANCE_SPOT, MICROSECONDS_FROM, MILLISECONDS_MAX, TIME_MAX
 
 Market = Literal["spot", "usdm", "coinm"]
 NAME_LENGTH_MAX = 40
 """Longest name taken for a symbol; delivery contracts and multiplied tokens stay far below."""
-MICROSECONDS_FROM = 10**14
-"""A time this large cannot be milliseconds (the year 5138) and is no microseconds before 1973."""
-MILLISECONDS_MAX = 9 * 10**12
-"""The year 2255: in nanoseconds it still fits an int64."""
-TIME_MAX = 4 * 10**15
 ID_MAX = (1 << 63) - 1
-_TICKER_STREAM = b'@bookTicker","data":{'
-STREAM_BYTES_MAX = 96
 _PARTIAL_DEPTH = re.compile(r"@depth(5|10|20)(@|$)")
 """Streams of the best few levels again and again: no differences, though futures call them depthUpdate."""
 
@@ -83,39 +77,18 @@ class _Wire(msgspec.Struct, rename={"kind": "e", "event": "E", "trade_time": "T"
     msg: str = ""
 
 
-class _Ticker(msgspec.Struct, rename={"event": "E", "name": "s", "last": "u"}, gc=False):
-    """A bookTicker alone: most messages of most streams are one, and its few fields decode in half the time of any message."""
-
-    name: str
-    last: int
-    b: msgspec.Raw
-    a: msgspec.Raw
-    B: msgspec.Raw
-    A: msgspec.Raw
-    event: int = 0
-
-
-class _WrappedTicker(msgspec.Struct, gc=False):
-    data: _Ticker
-
-
 class BinanceCodec:
     """One market of Binance; holds only the reusable decoder and the names it has met."""
 
     def __init__(self, market: Market) -> None:
         self.venue = f"binance-{market}"
         self._market = market
+        self.frame_format = BINANCE_SPOT if market == "spot" else BINANCE_FUTURES
         self._decoder = msgspec.json.Decoder(_Wire)
-        self._ticker_decoder = msgspec.json.Decoder(_WrappedTicker)
         self._names: dict[str, str] = {}
 
     def decode(self, payload: bytes, symbol: str) -> tuple[AnyWireEvent, ...]:
         """Return what one message says: one event. ``symbol`` names the book of a REST snapshot, which does not itself."""
-        if payload.find(_TICKER_STREAM, 0, STREAM_BYTES_MAX) > 0:
-            try:
-                return (self._ticker(self._ticker_decoder.decode(payload).data),)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                pass  # Not what its stream's name says; the general decoder finds out what it is.
         try:
             wire = self._decoder.decode(payload)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -175,7 +148,7 @@ class BinanceCodec:
         time = nanos(wire.trade_time or wire.event)
         return Trade(self._symbol(wire.name), time, first, last, price, quantity, not wire.m, aggregate)
 
-    def _ticker(self, wire: "_Wire | _Ticker") -> AnyWireEvent:
+    def _ticker(self, wire: _Wire) -> AnyWireEvent:
         prices = bytes(wire.b), bytes(wire.B), bytes(wire.a), bytes(wire.A)
         if not 0 <= wire.last <= ID_MAX or not all(prices):
             raise FrameError("expected u, b, B, a and A in a bookTicker, found some missing")

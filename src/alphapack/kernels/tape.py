@@ -1,0 +1,139 @@
+"""Features of the tape: VPIN in the clock of volume, Kyle's lambda in seconds.
+
+VPIN: Easley, Lopez de Prado, O'Hara, "Flow toxicity and liquidity in a high-frequency world" (2012), with the true aggressor in
+place of bulk classification. Kyle's lambda: the slope of price changes on signed flow (Kyle 1985), by least squares.
+"""
+
+import math
+
+from alphapack.arrays import Float64Array1D, Int64Array1D
+from alphapack.jit import njit
+from alphapack.kernels import marks as m
+
+
+@njit
+def take_slot(ts_ns: int, volume: int, marks: Int64Array1D) -> None:
+    """Add a trade to the volume of the last 24 h, held in ten-minute slots."""
+    slot = ts_ns // m.SLOT_NS
+    if marks[m.TAPE_SINCE] == m.NEVER:
+        marks[m.TAPE_SINCE] = ts_ns
+        marks[m.SLOT_AT] = slot
+    at = marks[m.SLOTS]
+    for passed in range(max(marks[m.SLOT_AT], slot - m.SLOTS_N) + 1, slot + 1):
+        marks[m.SLOT_SUM] -= marks[at + passed % m.SLOTS_N]
+        marks[at + passed % m.SLOTS_N] = 0
+    marks[m.SLOT_AT] = slot
+    marks[m.SLOT_SUM] += volume
+    marks[at + slot % m.SLOTS_N] += volume
+
+
+@njit
+def bucket_size(ts_ns: int, marks: Int64Array1D) -> int:
+    """Return the size of a bucket that opens now, 0 while 24 h of volume are not known and the user has fixed none."""
+    if marks[m.BUCKET_FIXED] > 0:
+        return int(marks[m.BUCKET_FIXED])
+    if ts_ns - marks[m.TAPE_SINCE] < m.SLOTS_N * m.SLOT_NS:
+        return 0
+    return max(1, int(marks[m.SLOT_SUM]) // m.BUCKETS_N)
+
+
+@njit
+def push_bucket(gap: int, size: int, marks: Int64Array1D) -> None:
+    """Take a full bucket; the one before the last 50 leaves."""
+    at, mask = marks[m.BUCKETS], marks[m.BUCKETS + 1]
+    if marks[m.BUCKETS_HEAD] - marks[m.BUCKETS_TAIL] == m.BUCKETS_N:
+        oldest = at + m.BUCKETS_WIDTH * (marks[m.BUCKETS_TAIL] & mask)
+        marks[m.BUCKET_GAPS] -= marks[oldest]
+        marks[m.BUCKET_SIZES] -= marks[oldest + 1]
+        marks[m.BUCKETS_TAIL] += 1
+    row = at + m.BUCKETS_WIDTH * (marks[m.BUCKETS_HEAD] & mask)
+    marks[row] = gap
+    marks[row + 1] = size
+    marks[m.BUCKETS_HEAD] += 1
+    marks[m.BUCKET_GAPS] += gap
+    marks[m.BUCKET_SIZES] += size
+
+
+@njit
+def take_bucket(ts_ns: int, volume: int, bought: int, marks: Int64Array1D) -> None:
+    """Pour a trade into the buckets, split at their edges; ``bought`` is 1 where the buyer took."""
+    if marks[m.BUCKET] == 0:
+        marks[m.BUCKET] = bucket_size(ts_ns, marks)
+        if marks[m.BUCKET] == 0:
+            return
+    side = m.BUCKET_BOUGHT if bought == 1 else m.BUCKET_SOLD
+    left = volume
+    while True:
+        size = marks[m.BUCKET]
+        part = min(left, size - marks[m.BUCKET_BOUGHT] - marks[m.BUCKET_SOLD])
+        marks[side] += part
+        left -= part
+        if marks[m.BUCKET_BOUGHT] + marks[m.BUCKET_SOLD] < size:
+            return
+        push_bucket(abs(marks[m.BUCKET_BOUGHT] - marks[m.BUCKET_SOLD]), size, marks)
+        marks[m.BUCKET_BOUGHT] = marks[m.BUCKET_SOLD] = 0
+        marks[m.BUCKET] = bucket_size(ts_ns, marks)
+        whole = left // marks[m.BUCKET]
+        if whole > m.BUCKETS_N:  # Of buckets all alike, those that would leave again at once need not come.
+            left -= (whole - m.BUCKETS_N) * marks[m.BUCKET]
+
+
+@njit
+def close_seconds(ts_ns: int, marks: Int64Array1D, reals: Float64Array1D) -> None:
+    """Close the seconds of the epoch that ended before ``ts_ns``, and fit the slope anew where one did."""
+    last = (ts_ns - 1) // m.NS_PER_S
+    at = marks[m.SECOND_AT]
+    if at >= last:
+        return
+    if last - at > m.KYLE_S:  # Nothing happened for longer than the window: only the newest seconds matter.
+        if marks[m.SECOND_HAS] == 1:
+            marks[m.SECONDS] += last - at - m.KYLE_S
+        if marks[m.MID_HAS] == 1:
+            marks[m.SECOND_HAS] = 1
+            reals[m.SECOND_LOG_MID] = reals[m.LOG_MID]
+        reals[m.SECOND_QUOTE] = reals[m.SECOND_TRADES] = 0.0
+        at = last - m.KYLE_S
+    while at < last:
+        at += 1
+        place = at % m.KYLE_S
+        if marks[m.SECOND_HAS] == 1:
+            reals[m.KYLE_MOVES + place] = 10_000.0 * (reals[m.LOG_MID] - reals[m.SECOND_LOG_MID])
+            reals[m.KYLE_FLOWS + place] = reals[m.SECOND_QUOTE] / 1_000_000.0
+            reals[m.KYLE_TRADES + place] = reals[m.SECOND_TRADES]
+            marks[m.SECONDS] += 1
+        if marks[m.MID_HAS] == 1:
+            reals[m.SECOND_LOG_MID] = reals[m.LOG_MID]
+            marks[m.SECOND_HAS] = 1
+        reals[m.SECOND_QUOTE] = reals[m.SECOND_TRADES] = 0.0
+    marks[m.SECOND_AT] = at
+    fit_slope(marks, reals)
+
+
+@njit
+def fit_slope(marks: Int64Array1D, reals: Float64Array1D) -> None:
+    """Regress the closed seconds' moves on their flows, with an intercept."""
+    n = min(marks[m.SECONDS], m.KYLE_S)
+    last = marks[m.SECOND_AT]
+    moves = flows = 0.0
+    traded = 0
+    for second in range(last - n + 1, last + 1):
+        moves += reals[m.KYLE_MOVES + second % m.KYLE_S]
+        flows += reals[m.KYLE_FLOWS + second % m.KYLE_S]
+        traded += reals[m.KYLE_TRADES + second % m.KYLE_S] > 0.0
+    products = squares = 0.0
+    for second in range(last - n + 1, last + 1):
+        flow = reals[m.KYLE_FLOWS + second % m.KYLE_S] - flows / n
+        products += flow * (reals[m.KYLE_MOVES + second % m.KYLE_S] - moves / n)
+        squares += flow * flow
+    marks[m.KYLE_N] = traded
+    # Flows that are all alike leave rounding errors in place of a variance.
+    reals[m.KYLE] = products / squares + 0.0 if squares > 1e-24 * flows * flows else math.nan
+
+
+@njit
+def clear_seconds(ts_ns: int, marks: Int64Array1D, reals: Float64Array1D) -> None:
+    """Forget the seconds so far; the first to be observed begins at the next whole second."""
+    marks[m.SECOND_AT] = (ts_ns - 1) // m.NS_PER_S
+    marks[m.SECOND_HAS] = marks[m.SECONDS] = marks[m.KYLE_N] = 0
+    reals[m.SECOND_QUOTE] = reals[m.SECOND_TRADES] = 0.0
+    reals[m.KYLE] = math.nan
