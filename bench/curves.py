@@ -17,9 +17,9 @@ from pathlib import Path
 
 from peers import one_core, real
 from report import PROJECT, Row, median
-from wire import BUCKET, CODEC, begin
+from wire import begin, new_book
 
-from alphapack.domain.market import NANOS_PER_S, Step
+from alphapack.domain.market import NANOS_PER_S
 from alphapack.models.book import DEPTH, TRADE, FeatureBook, warm
 
 OUT = PROJECT / "docs" / "pictures" / "cost_curves.svg"
@@ -80,15 +80,9 @@ def trade(name: str, id_: int, ticks: int, lots: int, maker: bool) -> bytes:
     ).encode()
 
 
-def new_book(name: str) -> FeatureBook:
-    book = FeatureBook(Step(1, 1), Step(1, 3), None, BUCKET)
-    book.listen(name, CODEC.frame_format)
-    return book
-
-
 def live(levels: int, ts_ns: int) -> FeatureBook:
     """Return a LIVE book with so many levels a side, a tick apart, its last update 0."""
-    book = new_book("BTCUSDT")
+    book = new_book()
     book.snapshot(*(side([(MID + sign * i, 1_000) for i in range(1, levels + 1)]).encode() for sign in (-1, 1)))
     book.start(ts_ns)
     book.last_update, book.live = 0, True

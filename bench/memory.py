@@ -49,9 +49,7 @@ def replay(symbols: int) -> dict[str, float]:
         engine.step(Frame(seq, ts_ns, "binance-usdm", f"S{i:02d}USDT", payload))
         if seq % 50_000 == 0:
             rss.append(resident())
-    books = [market.book for market in engine.microstructure._markets.values()]
-    arrays = sum(value.nbytes for value in vars(books[0]).values() if isinstance(value, np.ndarray))
-    history = engine.microstructure._markets[next(iter(engine.microstructure._markets))].history.nbytes
+    market = next(iter(engine.microstructure._markets.values()))
     saves = []
     for _ in range(5):
         start = time.perf_counter()
@@ -65,10 +63,15 @@ def replay(symbols: int) -> dict[str, float]:
         "half": rss[len(rss) // 2] if rss else 0.0,
         "end": resident(),
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MB,
-        "book": arrays / MB,
-        "history": history / MB,
+        "book": arrays(market.book) / MB,
+        "history": arrays(market.history) / MB,
         "save_ms": median(saves),
     }
+
+
+def arrays(holder: object) -> int:
+    """Return the bytes of the arrays that an object owns."""
+    return sum(value.nbytes for value in vars(holder).values() if isinstance(value, np.ndarray) and value.base is None)
 
 
 def resident() -> float:

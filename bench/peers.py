@@ -148,12 +148,16 @@ def lots(quantity: Decimal) -> int:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Seconds for so many messages or events, and the sums of W: spread in ticks, imbalance. Without a book they are None."""
+    """Seconds for so many messages or events, and the sums of W: spread in ticks, imbalance. Without a book they are None.
+
+    ``value`` is what a side that makes one feature ends with, or the sum of it.
+    """
 
     seconds: float
     count: int
     spread: float | None = None
     imbalance: float | None = None
+    value: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -694,10 +698,11 @@ def wickra_vpin(data: Real) -> Outcome:
     which = data.sides == TRADE
     prices, sizes = (np.abs(data.keys[which]) / TICKS).tolist(), (data.lots[which] / LOTS).tolist()
     buys, update = (data.keys[which] < 0).tolist(), Vpin(10.0, 50).update
+    value = None
     start = time.perf_counter()
     for price, size, is_buy in zip(prices, sizes, buys, strict=True):
-        update(price, size, is_buy)
-    return Outcome(time.perf_counter() - start, len(prices))
+        value = update(price, size, is_buy)
+    return Outcome(time.perf_counter() - start, len(prices), value=value or 0.0)
 
 
 @cache
@@ -714,8 +719,8 @@ def tops(data: Real) -> list[tuple[list[float], ...]]:
 def wickra_imbalance(data: Real) -> Outcome:
     from wickra import OrderBookImbalanceTopN
 
-    update, books, imbalance = OrderBookImbalanceTopN(TOP).update, tops(data), 0.0
+    update, books, value = OrderBookImbalanceTopN(TOP).update, tops(data), 0.0
     start = time.perf_counter()
     for bid_prices, bid_sizes, ask_prices, ask_sizes in books:
-        imbalance += update(bid_prices, bid_sizes, ask_prices, ask_sizes)
-    return Outcome(time.perf_counter() - start, len(books), float(oracle(data)[0][data.is_depth].sum()), imbalance)
+        value += update(bid_prices, bid_sizes, ask_prices, ask_sizes)
+    return Outcome(time.perf_counter() - start, len(books), value=value)

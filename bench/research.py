@@ -24,10 +24,13 @@ from report import DATA, FOUR, PROJECT
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-import alphapack as ap
+from alphapack import app
 from alphapack.arrays import Float64Array1D, Float64Array2D, Int64Array1D
+from alphapack.config import Settings
+from alphapack.domain.inputs import CoreSettings, InstrumentSettings
 from alphapack.domain.market import NANOS_PER_S, BookState
-from alphapack.models import microprice, prediction
+from alphapack.facade import ROW
+from alphapack.models import book, prediction
 from alphapack.models.prediction import Fit
 
 EXAMPLE = "example: python bench/research.py --captures binance-usdm_BTCUSDT_20240808T2354.raw.gz --out /tmp/page"
@@ -67,10 +70,18 @@ UNSIGNED = (
 WINDOW_S = {"ofi": 1.0, "ofi_1": 1.0, "ti_1s": 1.0, "ti": 5.0, "ti_30s": 30.0}
 """What looks back over a window has a move of the same time beside the next one."""
 ABSENT = {
-    "vpin": "needs 50 buckets, each a fiftieth of a day's volume: minutes do not hold them",
+    "vpin": "needs 50 buckets",
     "kyle_lambda": "needs 300 s of LIVE and 30 seconds with trades",
-    "microprice_stoikov": "needs a fit of its table",
+    "microprice_stoikov": "needs a fit, for which the mid must have moved often enough",
 }
+VPIN_BUCKETS = {
+    "binance-usdm:BTCUSDT": 16.0,
+    "binance-spot:BTCUSDT": 3.0,
+    "binance-spot:ETHUSDT": 28.0,
+    "binance-coinm:ETHUSD_PERP": 11.0,
+    "binance-spot:ETHBTC": 25.0,
+}
+"""In base units: about a 150th of what each recording trades; no recording fills a fiftieth of a day's volume."""
 STATED = {
     CAPTURES[0].name.split(".")[0]: {
         "flow": {0.1: 0.40, 1.0: 0.41, 5.0: 0.46, 10.0: 0.52},
@@ -96,6 +107,8 @@ class Ticker:
     """Sum of the order flow imbalance of the best level, in the venue's units."""
     volume: Float64Array1D
     """Sum of what takers bought less what they sold."""
+    imbalance: Float64Array1D
+    """Of the sizes of best bid and ask, in [-1, 1]."""
 
 
 @dataclass(frozen=True)
@@ -157,33 +170,6 @@ def values_of(name: str, rows: Rows) -> Float64Array1D | None:
     return BPS * (values / rows["mid"] - 1.0) if name.startswith("microprice") else values
 
 
-def stoikov_of(rows: Rows, live: Any, half_ns: int) -> Float64Array1D:
-    """Return Stoikov's micro-price less mid in bps, a value a row: fitted on the rows before ``half_ns``, NaN on those."""
-    bid, ask = rows["bid"], rows["ask"]
-    prices = np.unique(np.round(np.concatenate((bid[live], ask[live])), 10))
-    if np.isfinite(prices).sum() < 2:
-        raise ValueError("expected prices from which to tell a tick, found one")
-    tick = float(np.nanmin(np.diff(prices)))
-    with np.errstate(invalid="ignore"):  # Empty sides are NaN and are masked below.
-        bucket = np.minimum(microprice.IMBALANCES - 1, np.floor(5.0 * (1.0 + rows["obi_1"]) + 1e-9))
-        state = microprice.SPREADS * bucket + np.clip(np.rint((ask - bid) / tick), 1, microprice.SPREADS) - 1
-        halves = np.rint((bid + ask) / tick)
-    known = live & np.isfinite(state) & np.isfinite(halves)
-    changed = np.concatenate(([True], (np.diff(bid) != 0.0) | (np.diff(ask) != 0.0) | (np.diff(rows["obi_1"]) != 0.0)))
-    seen = np.flatnonzero(known & changed & (rows["ts_ns"] < half_ns))
-    x, jump = state[seen].astype(np.int64), np.diff(halves[seen]).astype(np.int64)
-    square = (microprice.STATES, microprice.STATES)
-    stay, move, jumps = np.zeros(square, np.int64), np.zeros(square, np.int64), np.zeros(microprice.STATES, np.int64)
-    np.add.at(stay, (x[:-1][jump == 0], x[1:][jump == 0]), 1)
-    np.add.at(move, (x[:-1][jump != 0], x[1:][jump != 0]), 1)
-    np.add.at(jumps, x[:-1], jump)
-    adjustment = microprice.fit(stay, move, jumps).adjustment
-    values = np.full(len(rows), np.nan)
-    later = known & (rows["ts_ns"] >= half_ns)
-    values[later] = BPS * tick * adjustment[state[later].astype(np.int64)] / rows["mid"][later]
-    return values
-
-
 def sample_of(name: str, symbol: str, rows: Rows) -> Sample:
     """Put one symbol's rows on the grid."""
     instants, at, step_ns = grid_of(rows)
@@ -193,12 +179,6 @@ def sample_of(name: str, symbol: str, rows: Rows) -> Sample:
     absent: dict[str, str] = {}
     for feature in (*SIGNED, *UNSIGNED):
         values = values_of(feature, rows)
-        if feature == "microprice_stoikov" and (values is None or np.isnan(values).all()):
-            try:
-                values = stoikov_of(rows, live, int(instants[len(instants) // 2]))
-            except ValueError as error:
-                absent[feature] = f"its table could not be fitted: {error}"
-                continue
         column = np.full(len(at), np.nan) if values is None else np.where(shown, values[at], np.nan)
         known_s = float(np.isfinite(column).sum()) * step_ns / NANOS_PER_S
         if values is None:
@@ -259,8 +239,9 @@ def ticker_of(capture: Path, sample: Sample) -> Ticker | None:
     volume = np.concatenate(([0.0], np.cumsum([quantity for _, quantity in trades])))
     instants = sample.start_ns + sample.step_ns * np.arange(len(sample.mid_log))
     at = np.searchsorted(ts_ns, instants, "right")
-    mid_log = np.where(at > 0, np.log(0.5 * (bid + ask))[at - 1], np.nan)
-    return Ticker(mid_log, flow[at], volume[np.searchsorted([stamp for stamp, _ in trades], instants, "right")])
+    mid_log, imbalance = np.log(0.5 * (bid + ask)), (bid_size - ask_size) / (bid_size + ask_size)
+    mid_log, imbalance = (np.where(at > 0, values[at - 1], np.nan) for values in (mid_log, imbalance))
+    return Ticker(mid_log, flow[at], volume[np.searchsorted([stamp for stamp, _ in trades], instants, "right")], imbalance)
 
 
 # Measuring
@@ -398,12 +379,16 @@ def out_of_sample(sample: Sample, features: Sequence[str], horizon_s: float) -> 
     return within, beyond
 
 
-def phases(cause: Float64Array1D, mid_log: Float64Array1D, width: int) -> Float64Array1D:
-    """Return R2 of a running sum's changes for the mid's in the same windows, for each grid of ``width`` steps there is."""
-    found = [prediction.regress(np.diff(cause[phase::width]), np.diff(mid_log[phase::width]), 1).r2 for phase in range(width)]
-    r2 = np.array(found)
-    known: Float64Array1D = r2[np.isfinite(r2)]
-    return known
+def phases(cause: Float64Array1D, mid_log: Float64Array1D, width: int, *, is_state: bool) -> list[Fit]:
+    """Return the line for the move of a window, windows side by side, on each grid of ``width`` steps there is.
+
+    In what a running sum gained in the window, or, of a state, in what it was when the window began.
+    """
+    fits = []
+    for phase in range(width):
+        values, moves = cause[phase::width], np.diff(mid_log[phase::width])
+        fits.append(prediction.regress(values[:-1] if is_state else np.diff(values), moves, 1))
+    return [fit for fit in fits if np.isfinite(fit.r2)]
 
 
 # The page
@@ -571,12 +556,14 @@ def ticker_section(research: Research) -> list[str]:
     for sample in (study.sample for study in research.studies):
         if (ticker := sample.ticker) is None:
             continue
-        for key, name, cause in (("flow", "order flow, best level", ticker.flow), ("volume", "signed volume of trades", ticker.volume)):
+        causes = (("flow", "order flow, R2", ticker.flow), ("volume", "signed volume, R2", ticker.volume))
+        for key, name, cause in (*causes, ("imbalance", "imbalance, correlation with the next move", ticker.imbalance)):
             texts = []
             for width_s in widths_s:
-                found = phases(cause, ticker.mid_log, sample.steps(width_s)) if sample.steps(width_s) else np.empty(0)
-                text = number(float(np.median(found))) if len(found) else "-"
-                if len(found) > 1:
+                fits = phases(cause, ticker.mid_log, sample.steps(width_s), is_state=key == "imbalance")
+                found = np.array([math.copysign(math.sqrt(fit.r2), fit.slope) if key == "imbalance" else fit.r2 for fit in fits])
+                text = number(float(np.median(found))) if fits else "-"
+                if len(fits) > 1:
                     text += f" ({number(float(found.min()))} to {number(float(found.max()))})"
                 stated = STATED.get(sample.name, {}).get(key, {}).get(width_s)
                 texts.append(text + (f"; stated {stated:.2f}" if stated else ""))
@@ -942,11 +929,26 @@ PICTURES: dict[str, Callable[[Research], str]] = {
 # The command
 
 
+def replayed(capture: Path) -> tuple[str, Rows]:
+    """Return a capture's first symbol and its rows, as ``ap.replay`` gives them but with VPIN's buckets fixed."""
+    book.warm()
+    stated = tuple(InstrumentSettings(symbol, vpin_bucket=size) for symbol, size in VPIN_BUCKETS.items())
+    engine, complaints = app.build(), list[str]()
+    recording = app.record_of([capture], Settings(core=CoreSettings(instruments=stated)), None, complaints.append)
+    symbol, rows = "", []
+    for entry, _ in app.steps(engine, recording):
+        market = engine.microstructure.touched
+        if market is not None and symbol in ("", market.facts.symbol):
+            symbol = market.facts.symbol
+            rows.append((entry.seq, entry.ts_ns, 0, market.facts.state, *engine.microstructure.features(market)))
+    if complaints:
+        raise ValueError(f"expected a recording that can be read, found {complaints[0]}")
+    return symbol, np.array(rows, ROW)
+
+
 def read(capture: Path) -> Sample:
     """Replay a capture and return its first symbol on the grid."""
-    replay = ap.replay(capture)
-    rows = replay.to_numpy()
-    sample = sample_of(capture.name.split(".")[0], replay.symbols[0], rows[rows["symbol"] == 0])
+    sample = sample_of(capture.name.split(".")[0], *replayed(capture))
     return replace(sample, ticker=ticker_of(capture, sample))
 
 

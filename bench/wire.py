@@ -11,9 +11,12 @@ from functools import cache
 
 import numpy as np
 from peers import (
+    LOTS,
     RUNS,
     TICKS,
+    TOP,
     Floats,
+    Ints,
     Outcome,
     Peer,
     Real,
@@ -30,7 +33,7 @@ from peers import (
     orjson_bisect,
     real,
     times,
-    verdict,
+    tops,
     wickra_imbalance,
     wickra_vpin,
 )
@@ -38,7 +41,10 @@ from report import Row, median, quantile
 
 from alphapack.domain.events import DepthSnapshot
 from alphapack.domain.market import Step
-from alphapack.models.book import DEPTH, FEATURES, TAKEN, TRADE, FeatureBook
+from alphapack.jit import njit
+from alphapack.kernels import book, flow, tape
+from alphapack.kernels import marks as m
+from alphapack.models.book import FEATURES, TAKEN, FeatureBook
 from alphapack.venues.binance import BinanceCodec
 
 GOAL, GOAL_BUFFER = 800e3, 1.5e6
@@ -56,32 +62,33 @@ PEERS = (
     Peer("BinanceFutures.message_handler with W", ("cryptofeed", "order-book"), cryptofeed_w, is_depth, "read after depth alone", 3.2e3),
     Peer("pro binanceusdm.handle_message with W", ("ccxt", "orjson"), ccxt_w, published=24e3),
 )
-FEATURE_PEERS = (
-    (TRADE, "trade", Peer("Vpin.update alone", ("wickra",), wickra_vpin)),
-    (DEPTH, "depth message", Peer("OrderBookImbalanceTopN(5).update alone, best levels at hand", ("wickra",), wickra_imbalance, is_depth)),
-)
 CODEC = BinanceCodec("usdm")
 
 
-def begin(book: FeatureBook, data: Real, ts_ns: int) -> None:
+def begin(target: FeatureBook, data: Real, ts_ns: int) -> None:
     """Go LIVE with the snapshot, linked to the first difference."""
     (snapshot,) = CODEC.decode(data.snapshot, "BTCUSDT")
     assert isinstance(snapshot, DepthSnapshot)
-    book.snapshot(snapshot.bids, snapshot.asks)
-    book.start(ts_ns)
-    book.last_update, book.trade_id = data.previous, -1
-    book.live = True
+    target.snapshot(snapshot.bids, snapshot.asks)
+    target.start(ts_ns)
+    target.last_update, target.trade_id = data.previous, -1
+    target.live = True
+
+
+def new_book(name: str = "BTCUSDT") -> FeatureBook:
+    target = FeatureBook(Step(1, 1), Step(1, 3), None, BUCKET)
+    target.listen(name, CODEC.frame_format)
+    return target
 
 
 def running(data: Real) -> FeatureBook:
     """Return a LIVE book before the first message."""
-    book = FeatureBook(Step(1, 1), Step(1, 3), None, BUCKET)
-    book.listen("BTCUSDT", CODEC.frame_format)
-    begin(book, data, int(data.stamps_ns[0]) - REPLAY_NS)
+    target = new_book()
+    begin(target, data, int(data.stamps_ns[0]) - REPLAY_NS)
     raw, ends = joined(data)
-    all_taken(book.frames(data.stamps_ns - REPLAY_NS, raw, ends, np.zeros((len(ends), len(FEATURES)))), data)
-    begin(book, data, int(data.stamps_ns[0]))
-    return book
+    all_taken(target.frames(data.stamps_ns - REPLAY_NS, raw, ends, np.zeros((len(ends), len(FEATURES)))), data)
+    begin(target, data, int(data.stamps_ns[0]))
+    return target
 
 
 def all_taken(done: int, data: Real) -> None:
@@ -90,7 +97,7 @@ def all_taken(done: int, data: Real) -> None:
 
 
 @cache
-def joined(data: Real) -> tuple[bytes, "np.ndarray[tuple[int], np.dtype[np.int64]]"]:
+def joined(data: Real) -> tuple[bytes, Ints]:
     """Return the frames as one buffer, and where each ends in it."""
     return b"".join(data.frames), np.cumsum([len(frame) for frame in data.frames])
 
@@ -110,8 +117,8 @@ def by_call(data: Real) -> Outcome:
 
 
 def by_call_with_w(data: Real) -> Outcome:
-    book = running(data)
-    frame, row, stamps = book.frame, book.row, data.stamps_ns.tolist()
+    target = running(data)
+    frame, row, stamps = target.frame, target.row, data.stamps_ns.tolist()
     bid, ask, obi = (FEATURES.index(name) for name in ("bid", "ask", "obi"))
     spread, imbalance = 0.0, 0.0
     start = time.perf_counter()
@@ -123,11 +130,11 @@ def by_call_with_w(data: Real) -> Outcome:
 
 
 def by_buffer(data: Real) -> Outcome:
-    book = running(data)
+    target = running(data)
     raw, ends = joined(data)
     rows = np.zeros((len(ends), len(FEATURES)))
     start = time.perf_counter()
-    done = book.frames(data.stamps_ns, raw, ends, rows)
+    done = target.frames(data.stamps_ns, raw, ends, rows)
     seconds = time.perf_counter() - start
     all_taken(done, data)
     return Outcome(seconds, done)
@@ -148,47 +155,94 @@ def verify(data: Real) -> None:
     raw, ends = joined(data)
     rows = np.zeros((len(ends), len(FEATURES)))
     all_taken(running(data).frames(data.stamps_ns, raw, ends, rows), data)
-    book = running(data)
+    target = running(data)
     for i, (ts_ns, frame) in enumerate(zip(data.stamps_ns.tolist(), data.frames, strict=True)):
-        book.frame(ts_ns, frame)
-        if not np.array_equal(book.row, rows[i], equal_nan=True):
-            raise AssertionError(f"expected one feature row after message {i}, found {book.row} and {rows[i]}")
+        target.frame(ts_ns, frame)
+        if not np.array_equal(target.row, rows[i], equal_nan=True):
+            raise AssertionError(f"expected one feature row after message {i}, found {target.row} and {rows[i]}")
     bid, ask, obi = (rows[:, FEATURES.index(name)] for name in ("bid", "ask", "obi"))
     spreads, imbalances = oracle(data)
     if not (np.array_equal(np.rint((ask - bid) * TICKS), spreads) and np.array_equal(obi, imbalances)):
         raise AssertionError("expected the oracle's W after every message, found another")
 
 
-def of_latency(data: Real) -> tuple[list[Row], dict[int, float]]:
-    """Return rows of latency, and the median nanoseconds of a message by kind."""
+def of_latency(data: Real) -> list[Row]:
+    """Return rows of how long a call takes."""
     with one_core():
         runs = [latencies(data) for _ in range(RUNS)]
-    rows, middle = [], {}
-    for kind, what, which in (
-        (None, "every message", slice(None)),
-        (DEPTH, "depth messages", data.is_depth),
-        (TRADE, "trades", ~data.is_depth),
-    ):
+    rows = []
+    for what, which in (("every message", slice(None)), ("depth messages", data.is_depth), ("trades", ~data.is_depth)):
         p50, p95, p99 = (median([quantile(taken[which].tolist(), q) for taken in runs]) / 1_000 for q in (0.5, 0.95, 0.99))
+        goal, met = "-", None
+        if not rows:
+            goal, met = f"p50 <= {P50_US}, p99 <= {P99_US:.0f}", p50 <= P50_US and p99 <= P99_US
         said = f"p50 {p50:.2f}  p95 {p95:.2f}  p99 {p99:.2f} us"
-        met = (p50 <= P50_US and p99 <= P99_US) if kind is None else None
-        goal = f"p50 <= {P50_US}, p99 <= {P99_US:.0f}" if kind is None else "-"
         rows.append(Row("P1", f"  latency of a call, {what}, clock included", said, goal, met))
-        if kind is not None:
-            middle[kind] = 1_000 * p50
-    return rows, middle
+    return rows
 
 
-def of_feature(data: Real, peer: Peer, what: str, ours_ns: float) -> Row:
-    """Return a row that holds one feature of a peer beside a whole message of ours."""
-    if peer.missing():
-        return Row("P1", f"  {peer.packages[0]} {peer.what}, {what}", "", "", None, "not installed")
-    with one_core():
-        outcomes = alternate({"peer": peer.side}, data)["peer"]
-    peer_ns = 1e9 / median([outcome.rate for outcome in outcomes])
-    said = f", {verdict(data, peer, outcomes[-1])}" if outcomes[-1].spread is not None else ""
-    ours = f"{ours_ns:,.0f} ns for the message and all features"
-    return Row("P1", f"  {peer.label()}, {what}{said}", ours, "", None, f"{peer_ns:,.0f} ns", times(peer_ns / ours_ns))
+# One feature alone
+
+
+@njit
+def poured(ts_ns: Ints, volumes: Ints, bought: Ints, marks: Ints) -> None:
+    """Pour trades into VPIN's buckets and nothing else."""
+    for i in range(len(ts_ns)):
+        tape.take_bucket(ts_ns[i], volumes[i], bought[i], marks)
+
+
+@njit
+def weighed(bids: Ints, asks: Ints, levels: Ints, reals: Floats) -> float:
+    """Return the sum of the imbalances of best levels: lots int64[5 n] of each side, five a book."""
+    total = 0.0
+    for i in range(0, len(bids), TOP):
+        for j in range(TOP):
+            levels[book.BID + book.LOTS + j] = bids[i + j]
+            levels[book.ASK + book.LOTS + j] = asks[i + j]
+        total += flow.imbalance(TOP, levels, reals)
+    return total
+
+
+def vpin_alone(data: Real) -> Outcome:
+    which, target = ~data.is_depth, new_book()
+    at = data.starts[:-1][which]
+    stamps_ns, volumes, bought = data.stamps_ns[which], data.lots[at], (data.keys[at] < 0).astype(np.int64)
+    start = time.perf_counter()
+    poured(stamps_ns, volumes, bought, target.marks)
+    seconds = time.perf_counter() - start
+    return Outcome(seconds, len(volumes), value=float(target.marks[m.BUCKET_GAPS] / target.marks[m.BUCKET_SIZES]))
+
+
+def imbalance_alone(data: Real) -> Outcome:
+    target = new_book()
+    bids, asks = (np.array([np.rint(np.array(best[side]) * LOTS) for best in tops(data)], np.int64).ravel() for side in (1, 3))
+    start = time.perf_counter()
+    total = weighed(bids, asks, target.levels, target.reals)
+    return Outcome(time.perf_counter() - start, len(bids) // TOP, value=total)
+
+
+ALONE = (
+    ("vpin, a trade", vpin_alone, Peer("Vpin.update, called from Python", ("wickra",), wickra_vpin)),
+    ("obi, a depth message", imbalance_alone, Peer("OrderBookImbalanceTopN(5).update, called from Python", ("wickra",), wickra_imbalance)),
+)
+
+
+def of_features(data: Real) -> list[Row]:
+    """Return rows of what one feature takes within our one call, beside the call of its own that a peer wants."""
+    rows = []
+    for what, ours, peer in ALONE:
+        named = f"  {what}, within the one call"
+        with one_core():
+            outcomes = alternate({"ours": ours} | ({} if peer.missing() else {"peer": peer.side}), data)
+        ns = {name: 1e9 / median([outcome.rate for outcome in found]) for name, found in outcomes.items()}
+        if peer.missing():
+            rows.append(Row("P1", f"{named}; wickra {peer.what}", f"{ns['ours']:,.1f} ns", "-", None, "not installed"))
+            continue
+        value, theirs = (found[-1].value for found in outcomes.values())
+        same = "equal" if abs(value - theirs) < 1e-6 else f"differ: {value:.6f} and {theirs:.6f}"
+        ratio = times(ns["peer"] / ns["ours"])
+        rows.append(Row("P1", f"{named}; {peer.label()} ({same})", f"{ns['ours']:,.1f} ns", "-", None, f"{ns['peer']:,.0f} ns", ratio))
+    return rows
 
 
 def run() -> list[Row]:
@@ -201,6 +255,5 @@ def run() -> list[Row]:
     }
     rows = against("P1", "messages", ours, PEERS)
     rows[2] = replace(rows[2], id="P2")
-    latency, middle = of_latency(data)
-    rows[3:3] = latency
-    return rows + [of_feature(data, peer, f"a {name}", middle[kind]) for kind, name, peer in FEATURE_PEERS]
+    rows[3:3] = of_latency(data)
+    return rows + of_features(data)

@@ -176,8 +176,7 @@ class VolumeClock:
         self.tape = Tape()
         self.size: Fraction | None = None
         """Volume of the open bucket; None while none is open."""
-        self.bought: int | Fraction = 0
-        self.sold: int | Fraction = 0
+        self.bought = self.sold = Fraction()
         self.full: deque[tuple[Fraction, Fraction]] = deque(maxlen=VPIN_BUCKETS)
         """(|bought - sold|, size) of the newest full buckets."""
         self.vpin: float | None = None
@@ -194,11 +193,11 @@ class VolumeClock:
             else:
                 self.bought += part
             if self.bought + self.sold == self.size:
-                self.full.append((Fraction(abs(self.bought - self.sold)), self.size))
-                self.size, self.bought, self.sold = self._next_size(ts_ns), 0, 0
+                self.full.append((abs(self.bought - self.sold), self.size))
+                self.size, self.bought, self.sold = self._next_size(ts_ns), Fraction(), Fraction()
                 if len(self.full) == VPIN_BUCKETS:
-                    imbalance, filled = (sum(column, Fraction()) for column in zip(*self.full, strict=True))
-                    self.vpin = float(imbalance / filled)
+                    imbalance = sum((one for one, _ in self.full), Fraction())
+                    self.vpin = float(imbalance / sum((size for _, size in self.full), Fraction()))
 
     def _next_size(self, ts_ns: int) -> Fraction | None:
         """Return the size of a bucket that opens now; one opens as soon as the one before is full."""

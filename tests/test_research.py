@@ -150,9 +150,21 @@ def test_order_flow_of_tickers_is_counted_by_hand(tmp_path: Path) -> None:
     assert found.flow == pytest.approx([0, 2, 6, 1])
     assert found.volume == pytest.approx([0, 0, 1.5, -1.0])
     assert np.exp(found.mid_log) == pytest.approx([10.5, 10.5, 10.75, 10.25])
-    assert research.ticker_of(path, sample).flow is not found.flow
+    assert found.imbalance == pytest.approx([0, 2 / 12, -1 / 7, 4 / 8])
+    gains, states = (research.phases(found.flow, np.arange(4.0) ** 2, 1, is_state=is_state) for is_state in (False, True))
+    assert gains == states == []  # Too few windows say nothing.
     path.write_bytes(gzip.compress(b'1 {"e":"depthUpdate"}\n'))
     assert research.ticker_of(path, sample) is None
+
+
+def test_windows_side_by_side_are_tried_on_every_grid() -> None:
+    draws = np.random.default_rng(8)
+    total = np.cumsum(draws.standard_normal(401))
+    gains = research.phases(total, 2.0 * total, 4, is_state=False)
+    assert [(fit.n, fit.slope, fit.r2) for fit in gains] == [pytest.approx((100, 2.0, 1.0))] + [pytest.approx((99, 2.0, 1.0))] * 3
+    state = draws.standard_normal(401)
+    (ahead,) = research.phases(state, np.concatenate(([0.0], np.cumsum(3.0 * state[:-1]))), 1, is_state=True)
+    assert (ahead.slope, ahead.r2) == pytest.approx((3.0, 1.0))
 
 
 def test_page_and_pictures_are_whole_and_the_same_every_time(planted: research.Research, tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from typing import TypeVar
 from llvmlite import binding
 
 F = TypeVar("F", bound=Callable[..., object])
+Text = bytes | int
+"""Bytes, or where they begin: see ``address``."""
 
 HASH_BYTES = 16
 UNUSED_S_MAX = 30 * 86_400
@@ -142,18 +144,29 @@ def _trailing_zeros(word: int) -> int:
     return (low & -low).bit_length() - 1 if low else 64
 
 
-def _load_word(raw: bytes, at: int) -> int:
-    """Return the eight bytes at ``raw[at]`` as an int64, the first byte lowest. The caller has seen to it that they are there."""
+def _address(raw: bytes) -> Text:
+    """Return what ``load_byte`` and ``load_word`` read from: compiled, the address of the bytes, which costs nothing to pass on.
+
+    It is good as long as ``raw`` lives, and knows no end: whoever reads has made sure that the bytes are there.
+    """
+    return raw
+
+
+def _load_word(raw: Text, at: int) -> int:
+    """Return the eight bytes at ``at`` as an int64, the first byte lowest."""
+    assert isinstance(raw, bytes) and 0 <= at <= len(raw) - 8, "the caller has seen to it that they are there"
     return int.from_bytes(raw[at : at + 8], "little", signed=True)
 
 
-def _load_byte(raw: bytes, at: int) -> int:
-    """Return the byte at ``raw[at]``, of whose being there the caller has made sure."""
+def _load_byte(raw: Text, at: int) -> int:
+    """Return the byte at ``at``."""
+    assert isinstance(raw, bytes) and at >= 0, "the caller has seen to it that it is there"
     return raw[at]
 
 
 if numba.config.DISABLE_JIT:
-    leading_zeros, trailing_zeros, load_word, load_byte = _leading_zeros, _trailing_zeros, _load_word, _load_byte
+    leading_zeros, trailing_zeros = _leading_zeros, _trailing_zeros
+    address, load_word, load_byte = _address, _load_word, _load_byte
 else:
     # Each is one machine instruction, which nothing in the language names.
     from llvmlite import ir
@@ -175,20 +188,32 @@ else:
 
         return types.int64(types.int64), codegen
 
+    def place(context, builder, kind, raw, at, bits):  # type: ignore[no-untyped-def]
+        """Return a pointer to so many bits at an index of bytes, or from an address on."""
+        pointer = ir.IntType(bits).as_pointer()
+        if isinstance(kind, types.Integer):
+            return builder.inttoptr(builder.add(raw, at), pointer)
+        data = arrayobj.make_array(kind)(context, builder, raw).data
+        return builder.bitcast(builder.gep(data, [at]), pointer)
+
     @intrinsic
-    def _load(typingctx, raw, at):  # type: ignore[no-untyped-def]
+    def _data(typingctx, raw):  # type: ignore[no-untyped-def]
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            data = arrayobj.make_array(signature.args[0])(context, builder, args[0]).data
-            word = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(64).as_pointer())
-            return builder.load(word, align=1)
+            return builder.ptrtoint(arrayobj.make_array(signature.args[0])(context, builder, args[0]).data, ir.IntType(64))
+
+        return types.int64(raw), codegen
+
+    @intrinsic
+    def _word(typingctx, raw, at):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            return builder.load(place(context, builder, signature.args[0], args[0], args[1], 64), align=1)
 
         return types.int64(raw, types.int64), codegen
 
     @intrinsic
     def _byte(typingctx, raw, at):  # type: ignore[no-untyped-def]
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            data = arrayobj.make_array(signature.args[0])(context, builder, args[0]).data
-            return builder.zext(builder.load(builder.gep(data, [args[1]])), ir.IntType(64))
+            return builder.zext(builder.load(place(context, builder, signature.args[0], args[0], args[1], 8)), ir.IntType(64))
 
         return types.int64(raw, types.int64), codegen
 
@@ -203,11 +228,19 @@ else:
         return _cttz(word)  # type: ignore[no-any-return]
 
     @njit
-    def load_word(raw: bytes, at: int) -> int:
-        """Return the eight bytes at ``raw[at]`` as an int64, the first byte lowest. The caller has seen to it that they are there."""
-        return _load(raw, at)  # type: ignore[no-any-return]
+    def address(raw: bytes) -> Text:
+        """Return what ``load_byte`` and ``load_word`` read from: the address of the bytes, which costs nothing to pass on.
+
+        It is good as long as ``raw`` lives, and knows no end: whoever reads has made sure that the bytes are there.
+        """
+        return _data(raw)  # type: ignore[no-any-return]
 
     @njit
-    def load_byte(raw: bytes, at: int) -> int:
-        """Return the byte at ``raw[at]``, of whose being there the caller has made sure; an index below zero counts from no end."""
+    def load_word(raw: Text, at: int) -> int:
+        """Return the eight bytes at ``at`` as an int64, the first byte lowest."""
+        return _word(raw, at)  # type: ignore[no-any-return]
+
+    @njit
+    def load_byte(raw: Text, at: int) -> int:
+        """Return the byte at ``at``."""
         return _byte(raw, at)  # type: ignore[no-any-return]

@@ -68,12 +68,12 @@ def test_vpin_of_recorded_trades_is_that_of_wickra(data: Path, name: str, kind: 
         price, quantity, seller = trade["p"], trade["q"], trade["m"]
         book.trade(START_NS + number, text(price), text(quantity), buyer_is_taker=not seller)
         expected = oracle.update(float(price), float(units(quantity)), not seller)
-        found = values(book, START_NS + number)["vpin"]
+        found = float(book.features(START_NS + number)[FEATURES.index("vpin")])
         if expected is None:
             assert math.isnan(found)
         else:
             known += 1
-            assert found == pytest.approx(expected, rel=1e-12), f"trade {number}"
+            assert math.isclose(found, expected, rel_tol=1e-12), f"trade {number}: {found} for {expected}"
     assert known > 5_000
     assert found == last
 
@@ -87,7 +87,7 @@ def test_order_flow_and_microprice_of_a_recorded_book_are_those_of_wickra(data: 
     book.start(START_NS)
     updates = (one for one in messages(path, "depthUpdate") if one["u"] > snapshot["lastUpdateId"])
     known = moved = 0
-    for number, update in enumerate([{"b": snapshot["bids"], "a": snapshot["asks"]}, *(next(updates) for _ in range(2_000))]):
+    for number, update in enumerate([{"b": snapshot["bids"], "a": snapshot["asks"]}, *(next(updates) for _ in range(1_000))]):
         # One difference each 100 ms: the last second and the last ten books are then the same.
         ts_ns = START_NS + number * 100 * MS
         if number:
@@ -97,15 +97,15 @@ def test_order_flow_and_microprice_of_a_recorded_book_are_those_of_wickra(data: 
                 sides[which].put(units(price), units(quantity))
         (bid, bid_size), (ask, ask_size) = ([part / 1e8 for part in sides[which].best(1)[0]] for which in ("bids", "asks"))
         row, top = values(book, ts_ns), ([bid], [bid_size], [ask], [ask_size])
-        assert row["microprice"] == pytest.approx(microprice.update(*top), rel=1e-14)
-        expected = flow.update(*top)
+        expected, central = flow.update(*top), microprice.update(*top)
+        assert central is not None and math.isclose(row["microprice"], central, rel_tol=1e-14)
         assert math.isnan(row["ofi_1"]) == (expected is None)
         if expected is not None:
             known += 1
             moved += row["ofi_1"] != 0
-            assert row["ofi_1"] == pytest.approx(expected, rel=1e-9, abs=1e-9), f"difference {number}"
-    assert known == 2_000 - 9
-    assert moved > 1_000
+            assert math.isclose(row["ofi_1"], expected, rel_tol=1e-9, abs_tol=1e-9), f"difference {number}: {row['ofi_1']} for {expected}"
+    assert known == 1_000 - 9
+    assert moved > 500
 
 
 def test_kyle_lambda_is_the_slope_of_wickra_over_the_same_seconds() -> None:

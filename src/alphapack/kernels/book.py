@@ -14,11 +14,15 @@ All of it is one int64 array: the heads of the two sides at 0 and ``SIDE``, then
 the heads tell.
 """
 
+import numpy as np
+
 from alphapack.arrays import Int64Array1D
 from alphapack.jit import leading_zeros, njit
 
 WINDOW = 1 << 16
 WORDS = WINDOW // 64
+ONE = np.int64(1)
+"""A bit to be shifted as far as the highest, which a plain 1 of the interpreter would not survive in an int64."""
 TOP = 10
 """Levels copied out: the deepest that a feature looks at."""
 LOWEST = -(1 << 62)
@@ -101,12 +105,12 @@ def put_near(levels: Int64Array1D, side: int, key: int, lots: int) -> int:
         return old
     levels[at] = lots
     if old == 0:
-        levels[levels[side + BITS] + (place >> 6)] |= 1 << (place & 63)
+        levels[levels[side + BITS] + (place >> 6)] |= ONE << (place & 63)
         levels[side + NEAR] += 1
         if key > levels[side + BOUND]:
             levels[side + BOUND] = key
     elif lots == 0:
-        levels[levels[side + BITS] + (place >> 6)] ^= 1 << (place & 63)
+        levels[levels[side + BITS] + (place >> 6)] ^= ONE << (place & 63)
         levels[side + NEAR] -= 1
     return old
 
@@ -147,7 +151,7 @@ def raise_window(levels: Int64Array1D, side: int, high: int) -> None:
                 levels[quantities + n] = levels[ring + place]
                 n += 1
                 levels[ring + place] = 0
-                levels[bits + (place >> 6)] ^= 1 << (place & 63)
+                levels[bits + (place >> 6)] ^= ONE << (place & 63)
                 levels[side + NEAR] -= 1
             key += 1
         levels[side + FAR] = n

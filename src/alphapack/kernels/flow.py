@@ -152,7 +152,7 @@ def roll(ts_ns: int, marks: Int64Array1D, reals: Float64Array1D) -> None:
 @njit
 def slot_of(key: int, marks: Int64Array1D) -> int:
     """Return the place of a key's entry in the table of what waits, or of the empty entry (third column -1) where it belongs."""
-    at, mask = int(marks[m.UNUSED]), marks[m.UNUSED + 1]
+    at, mask = int(marks[m.UNUSED]), int(marks[m.UNUSED + 1])
     i = (key ^ (key >> 11)) & mask
     while True:
         row = at + m.UNUSED_WIDTH * i
@@ -252,13 +252,21 @@ def tally(removed: int, explained: int, marks: Int64Array1D) -> None:
 def fold(side: int, at: int, n: int, levels: Int64Array1D, marks: Int64Array1D) -> bool:
     """Apply ``n`` absolute quantities of the scratch at ``at`` and tally what left the top ``K``; tells whether the best moved."""
     room = marks[m.SCRATCH + 1]
+    keys, quantities = marks[at : at + n], marks[at + room : at + room + n]
+    ring = levels[levels[side + book.RING] : levels[side + book.RING] + book.WINDOW]
     top_edge = levels[side + KEYS + m.K - 1]
     edge = levels[side + KEYS + book.TOP - 1]
+    low = levels[side + book.HIGH] - book.WINDOW
     waits = marks[m.WAITING_TAIL] < marks[m.WAITING_HEAD]
     moved = False
-    for i in range(at, at + n):
-        key, lots = marks[i], marks[i + room]
-        old = book.put(levels, side, key, lots)
+    for i in range(n):
+        key, lots = keys[i], quantities[i]
+        old = ring[key & (book.WINDOW - 1)]
+        if low < key < edge and old > 0 and lots > 0:  # Most changes: a quantity beyond the top, near the touch.
+            ring[key & (book.WINDOW - 1)] = lots
+        else:
+            old = book.put(levels, side, key, lots)
+            low = levels[side + book.HIGH] - book.WINDOW
         if lots == old:
             continue
         explained = explain(key, max(0, old - lots), marks) if waits else 0
@@ -275,7 +283,8 @@ def base_volume(key: int, lots: int, marks: Int64Array1D, reals: Float64Array1D)
     if reals[m.CONTRACT] == 0.0 or lots == 0:
         return lots
     coins = lots * reals[m.SIZE_UNITS] / reals[m.SIZE_SCALE] * reals[m.CONTRACT] / (abs(key) * reals[m.PRICE_UNITS] / reals[m.PRICE_SCALE])
-    return math.floor(min(coins * marks[m.BASE_UNITS], float(m.VOLUME_MAX)) + 0.5)
+    volume: float = min(coins * marks[m.BASE_UNITS], float(m.VOLUME_MAX))
+    return math.floor(volume + 0.5)
 
 
 @njit
@@ -432,8 +441,7 @@ def contradicts(row: int, marks: Int64Array1D, levels: Int64Array1D) -> bool:
 @njit
 def put_ticker(update: int, marks: Int64Array1D) -> int:
     """Return the place for a ticker of an update to come; later word replaces what was said of this update and of later ones."""
-    at, mask = int(marks[m.TICKERS]), marks[m.TICKERS + 1]
-    head = marks[m.TICKERS_HEAD]
+    at, mask, head = int(marks[m.TICKERS]), int(marks[m.TICKERS + 1]), int(marks[m.TICKERS_HEAD])
     while head > marks[m.TICKERS_TAIL] and marks[at + m.TICKERS_WIDTH * ((head - 1) & mask)] >= update:
         head -= 1
     if head - marks[m.TICKERS_TAIL] > mask:

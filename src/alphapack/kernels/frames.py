@@ -6,7 +6,7 @@ same state.
 """
 
 from alphapack.arrays import Float64Array1D, Float64Array2D, Int64Array1D
-from alphapack.jit import njit
+from alphapack.jit import Text, address, njit
 from alphapack.kernels import binance, flow, wire
 from alphapack.kernels import marks as m
 from alphapack.kernels.binance import (
@@ -110,7 +110,7 @@ def take_ticker(ts_ns: int, marks: Int64Array1D, levels: Int64Array1D) -> int:
     fields = m.FIELDS
     update, venue_ns = marks[fields + LOWER_U], wire.nanos(max(marks[fields + UPPER_E], 0))
     bid, bid_lots, ask, ask_lots = marks[fields + LOWER_B], marks[fields + UPPER_B], marks[fields + LOWER_A], marks[fields + UPPER_A]
-    if venue_ns < 0 or update < 0 or min(bid, bid_lots, ask, ask_lots) < 0 or max(marks[m.BIDS_N], marks[m.ASKS_N]) >= 0:
+    if venue_ns < 0 or update < 0 or min(bid, bid_lots, ask, ask_lots) < 0 or marks[m.BIDS_N] != -1 or marks[m.ASKS_N] != -1:
         return DECLINED
     marks[m.TICKERS_SEEN] += 1
     note_lag(ts_ns, venue_ns, marks)
@@ -123,7 +123,7 @@ def take_ticker(ts_ns: int, marks: Int64Array1D, levels: Int64Array1D) -> int:
 
 
 @njit
-def take(ts_ns: int, raw: bytes, start: int, end: int, marks: Int64Array1D, reals: Float64Array1D, levels: Int64Array1D) -> int:
+def take(ts_ns: int, raw: Text, start: int, end: int, marks: Int64Array1D, reals: Float64Array1D, levels: Int64Array1D) -> int:
     """Take the frame ``raw[start:end]``.
 
     Returns OK, with the feature row written; QUIET; DECLINED, NO_ROOM or RING_FULL, with nothing changed; or a status of
@@ -148,7 +148,7 @@ def take(ts_ns: int, raw: bytes, start: int, end: int, marks: Int64Array1D, real
 @njit
 def frame(ts_ns: int, raw: bytes, marks: Int64Array1D, reals: Float64Array1D, levels: Int64Array1D) -> int:
     """Take one frame; see ``take``."""
-    return take(ts_ns, raw, 0, len(raw), marks, reals, levels)
+    return take(ts_ns, address(raw), 0, len(raw), marks, reals, levels)
 
 
 @njit
@@ -168,8 +168,9 @@ def frames(
     Stops before the first that is not taken, or after one that shows the book to be wrong; returns where.
     """
     start = ends[first - 1] if first > 0 else 0
+    text = address(raw)
     for i in range(first, len(ends)):
-        status = take(ts_ns[i], raw, start, ends[i], marks, reals, levels)
+        status = take(ts_ns[i], text, start, ends[i], marks, reals, levels)
         statuses[i] = status
         if status == DECLINED or status == wire.NO_ROOM or status == flow.RING_FULL:
             return i

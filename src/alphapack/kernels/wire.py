@@ -3,14 +3,14 @@
 Numbers become int64 multiples of a step ``units * 10**-decimals`` without passing through a float, so a price that is
 not on the grid is noticed, never rounded.
 
-Law: the text ends with ``}`` at ``len - 1``. No number, string or list of ours contains one, so a scan stops there at the
+Law: the text ends with ``}``. No number, string or list of ours contains one, so a scan stops there at the
 latest, and nothing has to ask at each byte whether there is another.
 """
 
 import numpy as np
 
 from alphapack.arrays import Int64Array1D
-from alphapack.jit import load_byte, load_word, njit, trailing_zeros
+from alphapack.jit import Text, load_byte, load_word, njit, trailing_zeros
 
 UNFAMILIAR = -1
 """Not the plain shape that venues send: whitespace, an exponent, a sign, a missing quote, a very long number."""
@@ -46,6 +46,9 @@ HIGH_BITS = -0x7F7F7F7F7F7F7F80
 POWERS = 10 ** np.arange(WORD_BYTES + 1)
 LOW_BYTES = np.array([*((1 << 8 * n) - 1 for n in range(WORD_BYTES)), -1])
 
+FIGURES_MAX = 29
+"""Characters of a number beyond which the general decoder looks twice too."""
+
 QUOTE, COMMA, DOT, ZERO, NINE, OPEN, CLOSE, END = 34, 44, 46, 48, 57, 91, 93, 125
 
 
@@ -60,10 +63,9 @@ def figures(word: int, n: int) -> int:
 
 
 @njit
-def form(word: int) -> int:
-    """Return the high bit of a word's lowest byte that is no digit 0 to 9; zero where all eight are digits."""
-    others = ((word + NINES) | word) & HIGH_BITS
-    return others & -others
+def others(word: int) -> int:
+    """Return high bits at a word's bytes that are no digits 0 to 9; those above the lowest of them may be wrong."""
+    return ((word + NINES) | word) & HIGH_BITS
 
 
 @njit
@@ -82,31 +84,31 @@ def spliced(whole: int, n: int, part: int, k: int, decimals: int) -> int:
 
 
 @njit
-def multiple_slowly(raw: bytes, start: int, units: int, decimals: int) -> tuple[int, int]:
+def multiple_slowly(raw: Text, start: int, units: int, decimals: int) -> tuple[int, int]:
     """Read what ``multiple`` does byte by byte: near the end of the text, and numbers of more than eight figures a part."""
     i = start + 1
     mantissa = 0
-    while ZERO <= raw[i] <= NINE:
-        mantissa = mantissa * 10 + (raw[i] - ZERO)
+    while ZERO <= load_byte(raw, i) <= NINE:
+        mantissa = mantissa * 10 + (load_byte(raw, i) - ZERO)
         i += 1
         if i - start > DIGITS_MAX:
             return UNFAMILIAR, start
     if i == start + 1 or i - start - 1 + decimals > DIGITS_MAX:
         return UNFAMILIAR, start
     missing = decimals
-    if raw[i] == DOT:
+    if load_byte(raw, i) == DOT:
         i += 1
-        if not ZERO <= raw[i] <= NINE:
+        if not ZERO <= load_byte(raw, i) <= NINE:
             return UNFAMILIAR, start
-        while missing > 0 and ZERO <= raw[i] <= NINE:
-            mantissa = mantissa * 10 + (raw[i] - ZERO)
+        while missing > 0 and ZERO <= load_byte(raw, i) <= NINE:
+            mantissa = mantissa * 10 + (load_byte(raw, i) - ZERO)
             missing -= 1
             i += 1
-        while raw[i] == ZERO:
+        while load_byte(raw, i) == ZERO and i - start <= FIGURES_MAX:
             i += 1
-        if ZERO < raw[i] <= NINE:
+        if ZERO < load_byte(raw, i) <= NINE:
             return OFF_GRID, start
-    if raw[i] != QUOTE:
+    if load_byte(raw, i) != QUOTE:
         return UNFAMILIAR, start
     while missing > 0:
         mantissa *= 10
@@ -119,7 +121,7 @@ def multiple_slowly(raw: bytes, start: int, units: int, decimals: int) -> tuple[
 
 
 @njit
-def multiple(raw: bytes, start: int, units: int, decimals: int) -> tuple[int, int]:
+def multiple(raw: Text, start: int, end: int, units: int, decimals: int) -> tuple[int, int]:
     """Read the quoted decimal whose opening quote is ``raw[start]``.
 
     Returns
@@ -127,55 +129,57 @@ def multiple(raw: bytes, start: int, units: int, decimals: int) -> tuple[int, in
     (value, after) : int, int
         Multiple of the step (>= 0) and the index after the closing quote; or a negative status and ``start``.
     """
-    if raw[start] != QUOTE:
+    if load_byte(raw, start) != QUOTE:
         return UNFAMILIAR, start
-    if start + 2 * WORD_BYTES + 2 < len(raw) and decimals <= WORD_BYTES:
+    if start + 2 * WORD_BYTES + 2 < end and decimals <= WORD_BYTES:
         whole = load_word(raw, start + 1) ^ ZEROS
-        n = trailing_zeros(form(whole)) >> 3
+        n = trailing_zeros(others(whole)) >> 3
         i = start + 1 + n
-        if n > 0 and raw[i] == DOT:
+        if n > 0 and load_byte(raw, i) == DOT:
             part = load_word(raw, i + 1) ^ ZEROS
-            k = trailing_zeros(form(part)) >> 3
+            k = trailing_zeros(others(part)) >> 3
             i += 1 + k
-            if raw[i] == QUOTE and units == 1 and n + decimals <= WORD_BYTES and 1 <= decimals <= k:
+            if load_byte(raw, i) == QUOTE and units == 1 and n + decimals <= WORD_BYTES and 1 <= decimals <= k:
                 value = spliced(whole, n, part, k, decimals)
                 return (value, i + 1) if value >= 0 else (value, start)
     return multiple_slowly(raw, start, units, decimals)
 
 
 @njit
-def integer(raw: bytes, start: int) -> tuple[int, int]:
+def integer(raw: Text, start: int, end: int) -> tuple[int, int]:
     """Read the JSON integer at ``raw[start]``: ``(value, after)`` with value >= 0, or ``UNFAMILIAR`` and ``start``."""
     i = start
     value = 0
-    if start + 2 * WORD_BYTES < len(raw):
+    if start + 2 * WORD_BYTES < end:
         word = load_word(raw, i) ^ ZEROS
-        n = trailing_zeros(form(word)) >> 3
+        n = trailing_zeros(others(word)) >> 3
         value = figures(word, n)
         i += n
         if n == WORD_BYTES:
             word = load_word(raw, i) ^ ZEROS
-            n = trailing_zeros(form(word)) >> 3
-            value = value * POWERS[n] + figures(word, n)
+            n = trailing_zeros(others(word)) >> 3
+            value = value * int(POWERS[n]) + figures(word, n)
             i += n
-    while ZERO <= raw[i] <= NINE:
-        value = value * 10 + (raw[i] - ZERO)
+    while ZERO <= load_byte(raw, i) <= NINE:
+        value = value * 10 + (load_byte(raw, i) - ZERO)
         i += 1
         if i - start > DIGITS_MAX:
             return UNFAMILIAR, start
-    if i == start or (raw[start] == ZERO and i > start + 1):
+    if i == start or (load_byte(raw, start) == ZERO and i > start + 1):
         return UNFAMILIAR, start
     return value, i
 
 
 @njit
-def levels(raw: bytes, start: int, sign: int, steps: Int64Array1D, out: Int64Array1D, at_out: int, room: int) -> tuple[int, int]:
+def levels(raw: Text, start: int, end: int, sign: int, steps: Int64Array1D, out: Int64Array1D, at_out: int, room: int) -> tuple[int, int]:
     """Read ``[["price","quantity"],...]`` at ``raw[start]`` into ``out``.
 
     Parameters
     ----------
-    raw : bytes
+    raw : bytes or their address
         Text without whitespace that ends with ``}``.
+    end : int
+        How far ``raw`` may be read: at least the end of the text.
     sign : int
         +1 for bids, -1 for asks: the best level has the highest key on either side.
     steps : int64[>= 4]
@@ -188,76 +192,69 @@ def levels(raw: bytes, start: int, sign: int, steps: Int64Array1D, out: Int64Arr
     (n, after) : int, int
         Number of levels and the index after the list; or a negative status and ``start``. A price of zero is ``UNFAMILIAR``.
     """
-    if raw[start] != OPEN:
+    if load_byte(raw, start) != OPEN:
         return UNFAMILIAR, start
-    if raw[start + 1] == CLOSE:
+    if load_byte(raw, start + 1) == CLOSE:
         return 0, start + 2
-    if raw[start + 1] != OPEN:
+    if load_byte(raw, start + 1) != OPEN:
         return UNFAMILIAR, start
     tick_decimals, lot_decimals = steps[1], steps[3]
-    quick = steps[0] == 1 and steps[2] == 1 and min(tick_decimals, lot_decimals) >= 1
-    last = len(raw) - LEVEL_BYTES
-    # Numbers of a list are mostly alike in form. What was found of the one before stands in registers, so that the processor
-    # goes on to the next number without waiting for the count of this one's figures.
-    form_a = form_b = form_c = form_d = 0
-    a = b = c = d = WORD_BYTES
+    quick = steps[0] == 1 and steps[2] == 1 and 1 <= min(tick_decimals, lot_decimals) <= max(tick_decimals, lot_decimals) < WORD_BYTES
+    last = end - LEVEL_BYTES
+    keys, quantities = out[at_out : at_out + room], out[at_out + room : at_out + 2 * room]
+    # Numbers of a list are mostly alike in form: figures before and behind the dot of the price, then of the quantity. Looking
+    # where those of the level before had their dots and quotes, the processor need not wait for a count to go on.
+    a, b, c, d = 1, tick_decimals, 1, lot_decimals
     i = start + 2
     n = 0
     while True:
         if n == room:
             return NO_ROOM, start
         price = quantity = UNFAMILIAR
-        if quick and i < last and load_byte(raw, i) == QUOTE:
+        tries = 2 if quick and i < last and load_byte(raw, i) == QUOTE else 0
+        while tries > 0:
+            tries -= 1
             word_a = load_word(raw, i + 1) ^ ZEROS
-            found = form(word_a)
-            if found != form_a:
-                form_a, a = found, trailing_zeros(found) >> 3
             at = i + 2 + a
             word_b = load_word(raw, at) ^ ZEROS
-            found = form(word_b)
-            if found != form_b:
-                form_b, b = found, trailing_zeros(found) >> 3
-            middle = at + b
-            word_c = load_word(raw, middle + 3) ^ ZEROS
-            found = form(word_c)
-            if found != form_c:
-                form_c, c = found, trailing_zeros(found) >> 3
-            behind = middle + 4 + c
+            word_c = load_word(raw, at + b + 3) ^ ZEROS
+            behind = at + b + 4 + c
             word_d = load_word(raw, behind) ^ ZEROS
-            found = form(word_d)
-            if found != form_d:
-                form_d, d = found, trailing_zeros(found) >> 3
-            close = behind + d
             if (
                 load_byte(raw, at - 1) == DOT
-                and load_word(raw, middle) & THREE_BYTES == BETWEEN
+                and load_word(raw, at + b) & THREE_BYTES == BETWEEN
                 and load_byte(raw, behind - 1) == DOT
-                and load_byte(raw, close) == QUOTE
-                and a > 0
-                and c > 0
-                and b >= tick_decimals
-                and d >= lot_decimals
-                and a + tick_decimals <= WORD_BYTES
-                and c + lot_decimals <= WORD_BYTES
+                and load_byte(raw, behind + d) == QUOTE
+                and (others(word_a) & int(LOW_BYTES[a])) | (others(word_b) & int(LOW_BYTES[b])) == 0
+                and (others(word_c) & int(LOW_BYTES[c])) | (others(word_d) & int(LOW_BYTES[d])) == 0
             ):
                 price = spliced(word_a, a, word_b, b, tick_decimals)
                 quantity = spliced(word_c, c, word_d, d, lot_decimals)
-                i = close + 1
+                i = behind + d + 1
+                break
+            a = min(trailing_zeros(others(word_a)) >> 3, WORD_BYTES - tick_decimals)
+            at = i + 2 + a
+            b = trailing_zeros(others(load_word(raw, at) ^ ZEROS)) >> 3
+            c = min(trailing_zeros(others(load_word(raw, at + b + 3) ^ ZEROS)) >> 3, WORD_BYTES - lot_decimals)
+            d = trailing_zeros(others(load_word(raw, at + b + 4 + c) ^ ZEROS)) >> 3
+            if min(a, c) < 1 or b < tick_decimals or d < lot_decimals:
+                a, b, c, d = 1, tick_decimals, 1, lot_decimals
+                break
         if price == UNFAMILIAR:
-            price, after = multiple(raw, i, steps[0], tick_decimals)
-            if price < 0 or raw[after] != COMMA:
+            price, after = multiple(raw, i, end, steps[0], tick_decimals)
+            if price < 0 or load_byte(raw, after) != COMMA:
                 return min(price, UNFAMILIAR), start
-            quantity, i = multiple(raw, after + 1, steps[2], lot_decimals)
+            quantity, i = multiple(raw, after + 1, end, steps[2], lot_decimals)
         if price <= 0 or quantity < 0:
             return min(price, quantity, UNFAMILIAR), start
-        out[at_out + n] = sign * price
-        out[at_out + room + n] = quantity
+        keys[n] = sign * price
+        quantities[n] = quantity
         n += 1
-        if raw[i] != CLOSE:
+        if load_byte(raw, i) != CLOSE:
             return UNFAMILIAR, start
-        if raw[i + 1] == CLOSE:
+        if load_byte(raw, i + 1) == CLOSE:
             return n, i + 2
-        if raw[i + 1] != COMMA or raw[i + 2] != OPEN:
+        if load_byte(raw, i + 1) != COMMA or load_byte(raw, i + 2) != OPEN:
             return UNFAMILIAR, start
         i += 3
 

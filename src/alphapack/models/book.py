@@ -240,7 +240,8 @@ class FeatureBook:
             pairs[0] *= by_price
             pairs[1] *= by_lot
         self._fill(*sides)
-        marks[m.MID_TICKS] *= by_price
+        mid_ticks = int(marks[m.MID_TICKS]) * by_price
+        marks[m.MID_TICKS] = mid_ticks if mid_ticks <= m.SUM_MAX else 0  # Of levels long gone; what comes next is another mid.
         rings = {ring: self._ring(marks, ring, n, width) for (ring, _, width, *_), n in zip(_RINGS, self._sizes, strict=True)}
         rings[m.WAITING][:, 1] *= by_price
         rings[m.WAITING][:, 2] *= by_lot
@@ -510,7 +511,7 @@ class FeatureBook:
 
     def ticks(self, price: bytes) -> int:
         """Return a quoted price in ticks, making the tick finer where it must be."""
-        value, _ = wire.multiple(price + b"}", 0, int(self.marks[m.TICK_UNITS]), int(self.marks[m.TICK_DECIMALS]))
+        value, _ = wire.multiple(price + b"}", 0, len(price) + 1, int(self.marks[m.TICK_UNITS]), int(self.marks[m.TICK_DECIMALS]))
         if value >= 0 and self.tick is not None:
             return int(value)
         exact = steps.single(price)
@@ -519,7 +520,7 @@ class FeatureBook:
 
     def lots(self, quantity: bytes) -> int:
         """Return a quoted quantity in lots, making the lot finer where it must be."""
-        value, _ = wire.multiple(quantity + b"}", 0, int(self.marks[m.LOT_UNITS]), int(self.marks[m.LOT_DECIMALS]))
+        value, _ = wire.multiple(quantity + b"}", 0, len(quantity) + 1, int(self.marks[m.LOT_UNITS]), int(self.marks[m.LOT_DECIMALS]))
         if value >= 0 and self.lot is not None:
             return int(value)
         exact = steps.single(quantity)
@@ -610,7 +611,7 @@ class FeatureBook:
         """Return everything that later values depend on."""
         marks, reals = self.marks[: self._scratch_at].copy(), self.reals[: m.ROW]
         marks[m.FIELDS : m.MARKS] = marks[m.TALLY : m.TALLY + 4] = 0  # Of a message that is done with.
-        marks[m.BIDS_N] = marks[m.ASKS_N] = 0
+        marks[m.BIDS_N] = marks[m.ASKS_N] = marks[m.SCRATCH] = marks[m.SCRATCH + 1] = 0
         marks[m.TOUCHED] = 1
         saved = _Saved(
             self.tick,
@@ -662,8 +663,8 @@ class FeatureBook:
         """Read both level lists into the scratch and return how many levels they have."""
         if self.tick and self.lot:
             marks, at, room = self.marks, int(self.marks[m.SCRATCH]), int(self.marks[m.SCRATCH + 1])
-            n, after = wire.levels(bids + b"}", 0, 1, marks, marks, at, room)
-            k, after_asks = wire.levels(asks + b"}", 0, -1, marks, marks, at + 2 * room, room)
+            n, after = wire.levels(bids + b"}", 0, len(bids) + 1, 1, marks, marks, at, room)
+            k, after_asks = wire.levels(asks + b"}", 0, len(asks) + 1, -1, marks, marks, at + 2 * room, room)
             if n >= 0 and k >= 0 and after == len(bids) and after_asks == len(asks):
                 return n, k
         return self._parse_slowly(bids, asks)
