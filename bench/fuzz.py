@@ -47,7 +47,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("ALPHAPACK_DATA") or PROJECT.parent / "shared" / "data")
 
 RECORDINGS = (  # The share of the mid within which levels are kept: small books make many frames a second.
-    ("binance-usdm", "BTCUSDT", "binance-usdm_BTCUSDT_20240808T2354", 0.0006),
+    ("binance-usdm", "BTCUSDT", "binance-usdm_BTCUSDT_20240808T2354", 0.0003),
     ("binance-spot", "BTCUSDT", "binance-spot_BTCUSDT_20240808T2354", 0.0004),
     ("binance-spot", "ETHUSDT", "binance-spot_ETHUSDT_20240808T2354", 0.001),
     ("binance-coinm", "ETHUSD_PERP", "binance-coinm_ETHUSD_PERP_20240808T2354", 0.002),
@@ -55,15 +55,16 @@ RECORDINGS = (  # The share of the mid within which levels are kept: small books
     ("binance-spot", "NKNUSDT", "binance-spot_NKNUSDT_20211012", 0.05),
 )
 TRADES = "binance-spot_BTCUSDT_trades_20201101T09"
-LINES = 12_000
+LINES = 10_000
 """Lines read of each recording; then it begins again, with other ids."""
-TICKERS_EVERY = 4
+TICKERS_EVERY = 8
 """Of so many tickers one is kept: recordings have little else."""
 FOREIGN_LINES = 300
+WEIGHTS = (4, 3, 3, 4, 3, 2)
 ROUND_FRAMES = 20_000
 START_NS = 1_700_000_000_000_000_000
 MUTATED = 0.5
-SNAPSHOT_LEVELS = 40
+SNAPSHOT_LEVELS = 15
 SAVE_EVERY = 499
 READ_EVERY = 50
 SHORTEN_S = 120.0
@@ -181,7 +182,9 @@ class Feed:
         self.calm = True
         """Whether mutations that change what is said are kept away, so that long windows fill."""
         self.syncing = 0
-        """Frames since the book was last LIVE."""
+        """Frames since the book was last proven."""
+        self.owed: Message | None = None
+        """The difference that was last sent mutated."""
         self._rewind()
 
     def _rewind(self) -> None:
@@ -208,6 +211,10 @@ class Feed:
                         side.pop(price.encode(), None)
         self.trade = max(self.trade, int(found.value(b"t") or found.value(b"l") or 0))
         return found
+
+    def near(self, chance: random.Random) -> Message:
+        """Return a message from shortly before or after this place of the recording, as it was recorded."""
+        return self.recorded.messages[min(max(0, self.at - chance.randrange(-3, 40)), len(self.recorded.messages) - 1)]
 
     def _trade_ids(self) -> list[int]:
         return [int(one.value(b"t") or one.value(b"f")) for one in self.recorded.messages if one.value(b"t") or one.value(b"f")] or [0]
@@ -260,7 +267,7 @@ def other_number(text: bytes, chance: Chance) -> bytes:
 
 def same_number(text: bytes, chance: Chance) -> bytes:
     """Return another writing of the number that was there."""
-    zeros = b"0" * chance.choice((1, 1, 2, 3, 5, 8, 9, 12))
+    zeros = b"0" * chance.choice((1, 1, 2, 3, 5, 8, 9, 12, 20, 40))
     dotted = text if b"." in text else text + b"."
     return chance.choice((dotted + zeros, zeros + text, zeros + dotted + zeros, text + b"e0", text + b"E+00", (text.rstrip(b"0") + b"0") if b"." in text else text))
 
@@ -366,8 +373,8 @@ def level(one: Message, chance: Chance, feed: Feed) -> Message:
         levels = levels[: i + 1]
     elif kind == 8:
         levels.insert(i, b'["%b","%b"]' % (moved(price, chance.randint(-5, 5)), moved(size, chance.randint(-50, 50))))
-    elif kind == 9 and chance.random() < 0.05:
-        levels += [b'["%b","%b"]' % (moved(price, (-1 if key in (b"b", b"bids") else 1) * n), size) for n in range(1, chance.choice((40, 300, 1_200)))]
+    elif kind == 9 and chance.random() < 0.2:
+        levels += [b'["%b","%b"]' % (moved(price, (-1 if key in (b"b", b"bids") else 1) * n), size) for n in range(1, chance.choice((40, 40, 40, 300, 1_200)))]
     elif kind == 10:
         return with_field(one, at, (key, chance.choice((b"[", b"]", b"[[]]", b"[]]", b"[[],[]]", b"[,]", value + b",", value[:-1] + b",]", b"[%b]" % value))))
     else:
@@ -532,8 +539,8 @@ def pace(chance: Chance, regime: str) -> int:
     if regime == "burst":
         return chance.choice((0, 0, 1, 100, chance.randrange(1, 200_000), chance.randrange(1, 2 * MS)))
     step = 0 if chance.random() < 0.1 else int(chance.expovariate(1 / (25 * MS)))
-    if regime == "slow" and chance.random() < 0.02:
-        step = chance.randrange(S, 8 * S) if chance.random() < 0.7 else chance.randrange(60 * S, 1_800 * S)
+    if regime == "slow" and chance.random() < 0.01:
+        step = chance.choice((chance.randrange(S, 3 * S), chance.randrange(3 * S, 8 * S), chance.randrange(60 * S, 3_600 * S)))
     return step
 
 
@@ -541,23 +548,20 @@ def settings(chance: Chance) -> CoreSettings:
     """Return settings in which some buckets of VPIN are small enough to be filled."""
     buckets = {"binance-usdm:BTCUSDT": 0.5, "binance-spot:ETHUSDT": 2.0, "binance-coinm:ETHUSD_PERP": 3.0, "binance-spot:ETHBTC": 1.5}
     kept = [InstrumentSettings(symbol, vpin_bucket=size) for symbol, size in buckets.items() if chance.random() < 0.6]
-    return CoreSettings(instruments=tuple(kept), symbols_max=12, sync_buffer_frames=50)
+    return CoreSettings(instruments=tuple(kept), symbols_max=12, sync_buffer_frames=6)
 
 
 def inputs(chance: Chance, count: int, engine: Callable[[], Engine], seen: Callable[[], Sequence[Record]]) -> Iterator[Drawn]:
     """Yield inputs in which ``count`` are frames; what is drawn follows the engine's states as a shell would."""
     feeds = [Feed(one) for one in recordings(_lines[0] if _lines else LINES)]
-    weights = [4, 3, 3, 4, 3, 2]
-    feeds_kept, now = feeds[: len(weights)], START_NS + chance.randrange(S)
+    now = START_NS + chance.randrange(S)
     for feed in feeds:
         feed.calm = chance.random() < 0.5
     regime = chance.choice(("burst", "steady", "steady", "slow"))
     yield Drawn(Configure(0, now, settings(chance)), None, "")
     yield Drawn(SessionStart(0, now, "fuzz"), None, "")
     answers: list[tuple[int, Result]] = []
-    queue: list[Drawn] = []
-    frames = 0
-    while frames < count:
+    for _ in range(count):
         now += pace(chance, regime)
         if chance.random() < 0.05:
             now = -(-now // (100 * MS)) * 100 * MS if chance.random() < 0.7 else -(-now // S) * S
@@ -567,7 +571,7 @@ def inputs(chance: Chance, count: int, engine: Callable[[], Engine], seen: Calla
                 answers.append((now + 50 * MS, Result(0, 0, record.request_id, MICROPRICE, good, microprice.work(record.body) if good else b"no")))
         if answers and answers[0][0] <= now:
             yield Drawn(msgspec.structs.replace(answers.pop(0)[1], ts_ns=now), None, "")
-        (feed,) = chance.choices(feeds_kept, weights)
+        (feed,) = chance.choices(feeds, WEIGHTS)
         odd = chance.random()
         if odd < 0.0002:
             yield Drawn(SessionStart(0, now, "again"), None, "")
@@ -575,45 +579,42 @@ def inputs(chance: Chance, count: int, engine: Callable[[], Engine], seen: Calla
             yield Drawn(Shed(0, now, feed.symbol, 3), None, "")
         elif odd < 0.003:
             yield Drawn(Heartbeat(0, now), None, "")
-        if not queue:
-            queue = drawn(feed, chance, state_of(engine(), feed.symbol))
-        one = queue.pop(0)
-        frames += 1
-        yield Drawn(msgspec.structs.replace(one.entry, ts_ns=now), one.feed, one.mutation)
+        venue, payload, mutation = drawn(feed, chance, engine().microstructure._markets.get(feed.symbol))
+        yield Drawn(Frame(0, now, venue, feed.name, payload), feed, mutation)
 
 
-def state_of(engine: Engine, symbol: str) -> str:
-    return engine.microstructure.health(symbol).state if symbol in engine.microstructure.symbols() else "UNKNOWN"
-
-
-def drawn(feed: Feed, chance: Chance, state: str) -> list[Drawn]:
-    """Return the next frame of a feed, and what must come right after it."""
-
-    def frame(payload: bytes, mutation: str = "", venue: str = feed.venue) -> Drawn:
-        return Drawn(Frame(0, 0, venue, feed.name, payload), feed, mutation)
-
-    feed.syncing = 0 if state in ("LIVE", "STALE") else feed.syncing + 1
-    if feed.syncing and (feed.syncing % 8 == 2 or chance.random() < 0.3) or chance.random() < 0.001:
+def drawn(feed: Feed, chance: Chance, market: Market | None) -> tuple[str, bytes, str]:
+    """Return the next frame of a feed: venue, payload and what was done to it."""
+    live = market is not None and market.facts.state is BookState.LIVE
+    proven = live or market is not None and market.facts.state is BookState.STALE
+    feed.syncing = 0 if proven else feed.syncing + 1
+    if feed.syncing % 4 == 2 or chance.random() < 0.001:
         found = feed.snapshot()
         if chance.random() < 0.1:
             name, payload = mutated(found, chance, feed)
-            return [frame(payload, f"snapshot: {name}")]
-        return [frame(found.render())]
+            return feed.venue, payload, f"snapshot: {name}"
+        return feed.venue, found.render(), ""
+    if feed.owed is not None and proven and market is not None and market.book.last_update < feed.last:
+        owed, feed.owed = feed.owed, None
+        if feed.calm or chance.random() < 0.98:
+            return feed.venue, owed.render(), ""
     odd = chance.random()
     if odd < 0.01:
         venue = chance.choice(("binance-spot", "binance-usdm", "binance-coinm", "kraken", ""))
-        return [frame(chance.choice(foreign()).replace(b"\n", b"\t"), "foreign", feed.venue if chance.random() < 0.7 else venue)]
+        return (feed.venue if chance.random() < 0.7 else venue), chance.choice(foreign()).replace(b"\n", b"\t"), "foreign"
     if odd < 0.02 and not feed.calm:
-        return [frame(chance.choice(feed.recorded.messages).render(), "out of order")]
+        return feed.venue, feed.near(chance).render(), "out of order"
     if odd < 0.025 and not feed.calm:
-        return [frame(feed.following().render(), "other venue", chance.choice(("binance-spot", "binance-usdm", "binance-coinm")))]
+        return chance.choice(("binance-spot", "binance-usdm", "binance-coinm")), feed.following().render(), "other venue"
     following = feed.following()
-    if chance.random() >= MUTATED:
-        return [frame(following.render())]
+    while not live and following.value(b"e") != b'"depthUpdate"' and chance.random() < 0.8:
+        following = feed.following()
+    if chance.random() >= (MUTATED if live else 0.1):
+        return feed.venue, following.render(), ""
+    # Where the mutation is not taken, the message itself comes after it: a chain is not to be broken by what was refused.
+    feed.owed = following if following.value(b"e") == b'"depthUpdate"' else None
     name, payload = mutated(following, chance, feed)
-    # The message itself comes after its mutation, so that a chain is not broken by what was refused.
-    heal = name not in KEEPING and (feed.calm or chance.random() < 0.8)
-    return [frame(payload, name), *([frame(following.render())] if heal else [])]
+    return feed.venue, payload, name
 
 
 # The two engines

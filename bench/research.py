@@ -32,6 +32,7 @@ from alphapack.domain.market import NANOS_PER_S, BookState
 from alphapack.facade import ROW
 from alphapack.models import book, prediction
 from alphapack.models.prediction import Fit
+from alphapack.shell.captures import CaptureError
 
 EXAMPLE = "example: python bench/research.py --captures binance-usdm_BTCUSDT_20240808T2354.raw.gz --out /tmp/page"
 CAPTURES = [*FOUR, DATA / "captures" / "binance-spot_ETHBTC_20201101T09.raw.gz"]
@@ -142,7 +143,7 @@ class Sample:
         log = self.mid_log if mid_log is None else mid_log
         first, end = self.steps(after_s), self.steps(after_s) + self.steps(seconds)
         moves = np.full(len(log), np.nan)
-        there = np.flatnonzero(self.breaks[end:] == self.breaks[: len(log) - end])
+        there = np.flatnonzero(self.breaks[end:] == self.breaks[: max(0, len(log) - end)])
         moves[there] = BPS * (log[there + end] - log[there + first])
         return moves
 
@@ -489,7 +490,7 @@ def findings_section(research: Research) -> list[str]:
     key, cell, sample = max(
         ((key, cell, sample) for key, cell, sample in judged if key[0] in SIGNED), key=lambda one: (abs(one[1].line.slope), one[0])
     )
-    average = f"IC {np.mean(ics(best, 1.0)):+.2f} on average over the {len(fine)} recordings on the fine grid"
+    average = f"IC {np.mean(ics(best, 1.0)):+.2f} on average over {len(fine)} recording{'s' * (len(fine) > 1)} on the fine grid"
     return [
         point(
             f"Among features with a direction, `{best}` orders the moves of the next second best: {average},",
@@ -914,7 +915,7 @@ def correlation_picture(research: Research) -> str:
                 parts.append(square(x, y, cell - 2, cell - 2, value, 1.3))
                 parts.append(text(x, y + 4, number(value).replace("0.", ".", 1), size=10, anchor="middle", look="ink"))
         parts.append(f'<path class="zero" d="M{left + cell * i + 1:.1f} {top + cell * (i + 1) - 1:.1f}l{cell - 2:.1f} {2 - cell:.1f}"/>')
-    note = f"Rank correlation at one time, mean over {len(research.fine)} recordings on the fine grid."
+    note = f"Rank correlation at one time, mean over {len(research.fine)} recording{'s' * (len(research.fine) > 1)} on the fine grid."
     return picture("Features that repeat each other", note, top + cell * len(names) + 16, [part for part in parts if part])
 
 
@@ -949,6 +950,8 @@ def replayed(capture: Path) -> tuple[str, Rows]:
 def read(capture: Path) -> Sample:
     """Replay a capture and return its first symbol on the grid."""
     sample = sample_of(capture.name.split(".")[0], *replayed(capture))
+    if sample.live_s < 2 * KNOWN_S_MIN:
+        raise ValueError(f"expected {2 * KNOWN_S_MIN:.0f} s of a LIVE book, found {sample.live_s:.0f} s in {capture.name}")
     return replace(sample, ticker=ticker_of(capture, sample))
 
 
@@ -978,7 +981,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         task = progress.add_task("", total=len(options.captures) * (1 + len(HORIZONS_S)))
         for capture in options.captures:
             progress.update(task, description=f"replaying {capture.name}")
-            sample = read(capture)
+            try:
+                sample = read(capture)
+            except (CaptureError, ValueError) as error:
+                progress.stop()
+                print(f"error: {error}", file=sys.stderr)
+                return 2
             progress.update(task, description=f"measuring {sample.symbol}", advance=1)
             studies.append(study_of(sample, lambda: progress.advance(task)))
     for path in write(Research(studies), options.out):

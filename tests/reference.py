@@ -147,7 +147,7 @@ class Side:
 
 
 class Tape:
-    """Base volume of every trade by ten-minute slot of the epoch, the newest ``DAY_SLOTS`` of them: a day."""
+    """Base volume of every trade taken, by ten-minute slot of the epoch, the newest ``DAY_SLOTS`` of them: a day."""
 
     def __init__(self) -> None:
         self.since_ns: int | None = None
@@ -556,9 +556,9 @@ class Twin:
         self.last_trade_id = trade_id
         price, quantity, seller = units(message["p"]), units(message["q"]), message["m"]
         volume = self._volume(price, quantity)
-        self.clock.tape.add(ts_ns, volume)
         if self.state != "LIVE":
             return
+        self.clock.tape.add(ts_ns, volume)
         self.clock.fill(ts_ns, volume, seller=seller)
         self.signed_ns.append(ts_ns)
         quote = price * quantity if self.contract_value is None else self.contract_value * SCALE * quantity
@@ -638,6 +638,8 @@ class Twin:
         """Return the mid shifted by what was fitted for the state of the best levels."""
         if self.adjustment is None:
             return None
+        if bid[1] == ask[1]:  # The table is antisymmetric: a balanced book has no side to lean to.
+            return float(Fraction(bid[0] + ask[0], 2 * SCALE))
         tick = self.adjustment.tick
         bucket = min(10 * bid[1] // (bid[1] + ask[1]), 9)
         spread = min(int(Fraction(ask[0] - bid[0], SCALE) / tick), 4)

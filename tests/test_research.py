@@ -205,6 +205,13 @@ def test_the_page_shows_what_the_command_measures(data: Path, monkeypatch: pytes
     assert [line for line in lines if line not in stated] == []
 
 
+def test_a_recording_that_cannot_be_measured_is_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    thin = data / "captures" / "binance-spot_NKNUSDT_20211012.raw.gz"
+    assert research.main(["--captures", str(thin), "--out", str(tmp_path)]) == 2
+    assert "expected 120 s of a LIVE book, found 30 s" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_command_says_what_it_expected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert research.main(["--captures", str(tmp_path / "none.raw.gz"), "--out", str(tmp_path)]) == 2
     assert "expected a capture, found none" in capsys.readouterr().err

@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from llvmlite import binding
 
@@ -188,7 +188,7 @@ else:
 
         return types.int64(types.int64), codegen
 
-    def place(context, builder, kind, raw, at, bits):  # type: ignore[no-untyped-def]
+    def place(context: Any, builder: Any, kind: Any, raw: Any, at: Any, bits: int) -> Any:
         """Return a pointer to so many bits at an index of bytes, or from an address on."""
         pointer = ir.IntType(bits).as_pointer()
         if isinstance(kind, types.Integer):

@@ -27,16 +27,12 @@ KINDS = {"depthUpdate": binance.DEPTH, "trade": binance.TRADE, "aggTrade": binan
 FINE = Step(1, 8)
 """A step on which every number of every venue lies."""
 NOW_NS = 1_723_161_300 * m.NS_PER_S
-READ_AT_ALL = {"E", "T", "U", "u", "t", "f", "l", "m", "p", "q", "B", "A"}
+NUMBERS = ("E", "T", "U", "u", "t", "f", "l", "m", "p", "q", "B", "A", "b", "a", "pu")
 
 interpreted: Any = modules()["binance"]
 
 
-def codec_of(market: Market) -> BinanceCodec:
-    return BinanceCodec(market)
-
-
-CODECS = {market: codec_of(market) for market in MARKETS}
+CODECS = {market: BinanceCodec(market) for market in MARKETS}
 
 
 def opened(market: Market, name: str = "BTCUSDT", tick: Step = Step(1, 2), lot: Step = Step(1, 3)) -> FeatureBook:
@@ -100,7 +96,7 @@ def check(market: Market, one: FeatureBook, raw: bytes) -> int:
     if kind < 0:
         assert kind == wire.UNFAMILIAR
         return kind
-    fields = {key: field(one, key) for key in (*READ_AT_ALL, "b", "a", "pu")}
+    fields = {key: field(one, key) for key in NUMBERS}
     fields |= {key: levels for side, key in enumerate("ba") if (levels := in_scratch(one, side)) is not None}
     try:
         wanted = meaning(market, raw, one)
@@ -113,7 +109,6 @@ def check(market: Market, one: FeatureBook, raw: bytes) -> int:
     time = fields["E"] if kind not in (binance.TRADE, binance.AGGREGATE) or fields["T"] <= 0 else fields["T"]
     assert wire.nanos(max(time, 0)) == wanted.pop("ns")
     if {key: fields[key] for key in wanted} != wanted:  # What it did not read it must not take either.
-        assert any(fields[key] == -1 or isinstance(fields[key], int) != isinstance(wanted[key], int) for key in wanted), (fields, wanted)
         before = one.save()
         assert one.frame(NOW_NS, raw) == DECLINED, f"taken otherwise than read by the decoder: {raw!r} {fields} {wanted}"
         assert one.save() == before
@@ -176,9 +171,8 @@ def test_every_kind_is_read_and_so_is_what_it_says(market: Market, raw: bytes) -
     kind = KINDS.get(json.loads(raw).get("e"), binance.TICKER)
     assert check(market, one, raw) == check(market, one, wrapped(raw)) == kind
     wanted = meaning(market, raw, one)
-    assert {key: in_scratch(one, "ba".index(key)) if isinstance(value, list) else field(one, key) for key, value in wanted.items() if key not in ("s", "ns")} == {
-        key: value for key, value in wanted.items() if key not in ("s", "ns")
-    }
+    del wanted["s"], wanted["ns"]
+    assert {key: in_scratch(one, "ba".index(key)) if isinstance(value, list) else field(one, key) for key, value in wanted.items()} == wanted
     for text in (raw, wrapped(raw)):
         check_reads(one, text)
 
@@ -269,13 +263,15 @@ def test_a_frame_with_any_byte_changed_is_read_as_the_decoder_does_or_not_at_all
     assert taken > len(raw) / 4, "digits may change without harm"
 
 
-@pytest.mark.parametrize("at", [1, 11, 12, 20, 30, -1])
 @pytest.mark.parametrize("space", [b" ", b"\t", b"\n"])
-def test_whitespace_is_for_the_decoder(at: int, space: bytes) -> None:
-    raw = wrapped(DEPTH)
-    assert read(opened("spot"), raw[:at] + space + raw[at:]) == wire.UNFAMILIAR
-    for variant in (space + raw, raw + space, DEPTH + space, space + DEPTH):
-        assert read(opened("spot"), variant) == wire.UNFAMILIAR
+def test_whitespace_between_tokens_is_for_the_decoder(space: bytes) -> None:
+    one = opened("spot")
+    for raw in (DEPTH, wrapped(DEPTH)):
+        quotes = 0
+        for at in range(len(raw) + 1):
+            if quotes % 2 == 0:
+                assert read(one, raw[:at] + space + raw[at:]) == wire.UNFAMILIAR, at
+            quotes += raw[at : at + 1] == b'"'
 
 
 @settings(max_examples=60)
