@@ -23,10 +23,12 @@ import re
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from types import FrameType, FunctionType
 from typing import NamedTuple
 
 import msgspec
@@ -306,8 +308,12 @@ def reorder(one: Message, chance: Chance, feed: Feed) -> Message:
 
 
 def extra(one: Message, chance: Chance, feed: Feed) -> Message:
-    keys = (b"X", b"ps", b"pp", b"st", b"M", b"N", b"nf", b"i", b"C", b"Z", b"longer key", b"", b"p", "ключ".encode(), b"\\u0058", b"V")
-    value = chance.choice((*VALUES, b'"MARKET"', b"123", b"12345678901234567890", b'{"a":[1,{}]}', b'"\\u00e9"', '"é"'.encode(), b'"}"', b'"a\\"b"'))
+    keys = (b"X", b"M", b"N", b"C", b"Z", b"V", b"ps", b"pp", b"st", b"nf", b"i", b"longer key", b"", b"p", "ключ".encode(), b"\\u0058")
+    plain = b'"MARKET"', b"123", b"true", b"false", b'""', b"0"
+    odd = *VALUES, b"12345678901234567890", b'{"a":[1,{}]}', b'"\\u00e9"', '"é"'.encode(), b'"}"', b'"a\\"b"'
+    if chance.random() < 0.5:
+        keys, odd = keys[:7], plain
+    value = chance.choice(odd)
     at = chance.randrange(len(one.fields) + 1)
     return Message(one.stream, (*one.fields[:at], (chance.choice(keys), value), *one.fields[at:]))
 
@@ -512,7 +518,8 @@ def mutated(one: Message, chance: Chance, feed: Feed) -> tuple[str, bytes]:
     """Return a mutation's name and its outcome; the name of the first where there are several."""
     changes = KEEPING if feed.calm else KEEPING | CHANGING
     damages = BREAKING if feed.calm else BREAKING | GARBLING
-    names = chance.choices([*changes, *damages], k=chance.choice((1, 1, 1, 1, 2, 3)))
+    known = [*changes, *damages]
+    names = chance.choices(known, [3 if name in KEEPING else 1 for name in known], k=chance.choice((1, 1, 1, 1, 2, 3)))
     for name in names:
         if name in changes:
             one = changes[name](one, chance, feed) if one.fields else one
@@ -755,7 +762,7 @@ class Pair:
         if ask:
             self.fast.microstructure.features(one)
             self.general.microstructure.features(other)
-        for name, first, end in (("head", 0, m.TOUCHED), ("middle", m.BUCKET, m.BIDS_N), ("rings", m.TRADES, m.FIELDS)):
+        for name, first, end in (("head", 0, m.TOUCHED), ("middle", m.BUCKET, m.BIDS_N), ("rings", m.TRADES, m.SCRATCH), ("name", m.FORMAT, m.FIELDS)):
             a, b = one.book.marks[first:end], other.book.marks[first:end]
             if a.tobytes() != b.tobytes():
                 places = (np.flatnonzero(a != b) + first).tolist()
@@ -786,11 +793,12 @@ class Pair:
         if saved != other:
             return f"saved states differ: {unlike(saved, other)}"
         if again:
-            loaded = app.build()
-            loaded.load(saved)
-            if (found := loaded.save()) != saved:
-                return f"a loaded state is not saved as it was: {unlike(saved, found)}"
-            self.fast = loaded
+            loaded = app.build(), general()
+            for engine in loaded:
+                engine.load(saved)
+                if (found := engine.save()) != saved:
+                    return f"a loaded state is not saved as it was: {unlike(saved, found)}"
+            self.fast, self.general = loaded
             self._spy()
         return self.read()
 
@@ -808,7 +816,7 @@ def unlike(one: bytes, other: bytes) -> str:
             try:
                 yield from differing(msgspec.msgpack.decode(a), msgspec.msgpack.decode(b), f"{path}:")
                 return
-            except msgspec.MsgspecError:
+            except (msgspec.MsgspecError, UnicodeDecodeError):
                 pass
             if len(a) == len(b) and len(a) % 8 == 0:
                 x, y = np.frombuffer(a, np.int64), np.frombuffer(b, np.int64)
@@ -918,7 +926,8 @@ def table(counts: Counter[str]) -> str:
         total = sum(groups[group].values())
         shares = ", ".join(f"{status} {n:,} ({n / total:.1%})" for status, n in sorted(groups[group].items()))
         lines.append(f"{group} {total:,}: {shares}")
-    lines.append("rows of LIVE books with " + ", ".join(f"{name} {n / rows:.1%}" for name, n in sorted(known.items())))
+    if known:
+        lines.append("rows of LIVE books with " + ", ".join(f"{name} {n / rows:.1%}" for name, n in sorted(known.items())))
     return "\n".join(lines)
 
 
@@ -983,13 +992,227 @@ def hash_of(digests: Sequence[str]) -> str:
     return hashlib.blake2b(" ".join(digests).encode(), digest_size=8).hexdigest()
 
 
+# Guided by coverage
+
+GUIDED = ("kernels.binance", "kernels.wire", "kernels.frames", "venues.binance", "models.steps")
+"""Modules that decide whether a frame is taken and what it says."""
+GUIDED_LEVELS = 8
+GUIDED_LINES = 2_000
+GUIDED_BASES = 4
+GUIDED_KINDS = 4
+GUIDED_BYTES = 1_500
+GUIDED_SEEDS = 20
+GUIDED_STEP_NS = 200 * MS
+GUIDED_FRAMES = 40
+"""So many, so far apart, that windows of 5 s are whole."""
+WORDS = (
+    *("depthUpdate", "trade", "aggTrade", "bookTicker", "stream", "data", "@depth5", "@depth10@100ms", "lastUpdateId", "bids", "asks"),
+    *(f'\\"{key}\\":' for key in ("e", "E", "T", "s", "U", "u", "pu", "b", "a", "B", "A", "t", "p", "q", "m", "f", "l", "ps", "st", "X", "M", "k")),
+    *("true", "false", "null", "[[", "]]", '\\",\\"', '[\\"', '\\"]', "{", "}", "}}", "1e3", "-1", "0.0", '\\"0\\"', "9223372036854775807", "00"),
+)
+
+
+def live_pair(recorded: Recording) -> tuple[Pair, Feed, int]:
+    """Return engines on a LIVE book of a few levels, with trades and tickers behind it, and the time that it is."""
+    pair, feed, now = Pair(), Feed(recorded), START_NS
+    feed.sides = {key: dict(itertools.islice(side.items(), GUIDED_LEVELS)) for key, side in feed.sides.items()}
+    pair.step(Configure(0, now, CoreSettings()))
+    payloads = [feed.following().render(), feed.snapshot().render()]
+    while len(payloads) < GUIDED_FRAMES or feed.recorded.messages[feed.at - 1].value(b"e") != b'"depthUpdate"':
+        payloads.append(feed.following().render())
+    for payload in payloads:
+        now += GUIDED_STEP_NS
+        if difference := pair.step(Frame(0, now, feed.venue, feed.name, payload)):
+            raise SystemExit(f"the engines differ before any guidance: {difference}")
+    now += GUIDED_STEP_NS // 3
+    pair.step(Heartbeat(0, now))
+    market = pair.fast.microstructure._markets[feed.symbol]
+    if market.facts.state is not BookState.LIVE or not market.book.live:
+        raise SystemExit(f"expected a LIVE {feed.symbol} to begin with, found {market.facts.state.name}")
+    return pair, feed, now
+
+
+class Base:
+    """A pair on a LIVE book that is put back to where it was after every frame."""
+
+    def __init__(self, recorded: Recording) -> None:
+        self.pair, self.feed, self.now_ns = live_pair(recorded)
+        self.plain = [self.feed.snapshot()]
+        """Messages that go on from there, one a kind."""
+        kinds = {b""}
+        while len(kinds) < GUIDED_KINDS and self.feed.at < len(self.feed.recorded.messages):
+            one = self.feed.following()
+            kind = one.value(b"e") or b"bookTicker"
+            if kind not in kinds and len(one.render()) < GUIDED_BYTES // 2:
+                kinds.add(kind)
+                self.plain.append(one)
+        self._engines = self.pair.fast, self.pair.general
+        self._kept = [self._keep(engine) for engine in self._engines]
+
+    def _keep(self, engine: Engine) -> tuple[bytes, bytes, FeatureBook, tuple[np.ndarray, ...], list[int], tuple[object, ...]]:
+        book = engine.microstructure._markets[self.feed.symbol].book
+        arrays = book.marks.copy(), book.reals.copy(), book.levels.copy()
+        facts = msgspec.msgpack.encode(engine.microstructure._markets[self.feed.symbol].facts)
+        return facts, bytes(engine._digest._block), book, arrays, list(book._sizes), (book.tick, book.lot)
+
+    def restore(self) -> None:
+        """Undo what a frame did."""
+        for engine, (facts, block, book, arrays, sizes, known) in zip(self._engines, self._kept, strict=True):
+            service = engine.microstructure
+            market = service._markets[self.feed.symbol]
+            market.facts = msgspec.msgpack.decode(facts, type=type(market.facts))
+            for name, array in zip(("marks", "reals", "levels"), arrays, strict=True):
+                if getattr(book, name).shape == array.shape:
+                    getattr(book, name)[:] = array
+                else:
+                    setattr(book, name, array.copy())
+            book.row = book.reals[m.ROW :]
+            book._sizes, (book.tick, book.lot) = list(sizes), known
+            book._scratch_at = int(book.marks[m.SCRATCH])
+            for other in [one for one in service._markets if one != self.feed.symbol]:
+                del service._markets[other]
+                service._by_name[self.feed.venue].pop(other.partition(":")[2].encode(), None)
+            engine._digest._block[:] = block
+            engine._rejections.clear()
+            engine.outstanding.clear()
+            engine.seq, engine.now_ns, engine._requests = self.pair.fast.seq, self.now_ns, 0
+
+    def take(self, payload: bytes) -> str:
+        """Let both engines take one frame."""
+        difference = self.pair.step(Frame(0, self.now_ns, self.feed.venue, self.feed.name, payload))
+        return difference or (self.pair.read() if self.pair.taken else "")
+
+
+class Target:
+    """What libFuzzer calls: bytes of which the first chooses the book and the rest are the frame."""
+
+    def __init__(self, bases: Sequence[Base], folder: Path, counted: Path) -> None:
+        self.bases, self.folder, self._counted = bases, folder, counted
+        self.counts: Counter[str] = Counter()
+
+    def __call__(self, data: bytes) -> None:
+        base = self.base(data)
+        base.restore()
+        difference = base.take(data[1:])
+        taken, refused = base.pair.taken, base.pair.fast.rejection is not None
+        self.counts["frames\t" + ("taken in one call" if taken else "general: rejected" if refused else "general: accepted")] += 1
+        if self.counts.total() % 1_000 == 0:  # The process ends without a word.
+            self._counted.write_bytes(msgspec.json.encode(self.counts))
+        if difference:
+            paths = written([Frame(0, base.now_ns, base.feed.venue, base.feed.name, data[1:])], self.folder)
+            raise AssertionError(f"{base.feed.symbol}: {difference} for {data[1:]!r}, written to {paths[0]}")
+
+    def base(self, data: bytes) -> Base:
+        return self.bases[data[0] % len(self.bases) if data else 0]
+
+    def mutate(self, data: bytes, size_max: int, seed: int, bytewise: Callable[[bytes, int], bytes]) -> bytes:
+        """Mutate as the other fuzz does, where the bytes are a message, or as libFuzzer would."""
+        chance = random.Random(seed)
+        if chance.random() < 0.5:
+            return bytewise(data, size_max)
+        base = self.base(data)
+        try:
+            one = message(data[1:]) if chance.random() < 0.5 else chance.choice(base.plain)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            one = chance.choice(base.plain)
+        return (data[:1] + mutated(one, chance, base.feed)[1])[:size_max]
+
+
+def functions_of(name: str) -> list[FunctionType]:
+    module = sys.modules[f"alphapack.{name}"]
+    owners = [module, *(one for one in vars(module).values() if isinstance(one, type) and one.__module__ == module.__name__)]
+    found = [one for owner in owners for one in vars(owner).values() if isinstance(one, FunctionType)]
+    return [one for one in found if one.__module__ == module.__name__]
+
+
+def lines_in(name: str) -> set[int]:
+    codes = [one.__code__ for one in functions_of(name)]
+    return {line for code in codes for _, _, line in code.co_lines() if line is not None and line > code.co_firstlineno}
+
+
+def reached(target: Target, corpus: Iterable[bytes]) -> str:
+    """Return how many lines of each module the frames of a corpus reach."""
+    files = {sys.modules[f"alphapack.{name}"].__file__: name for name in GUIDED}
+    seen: dict[str, set[int]] = {name: set() for name in GUIDED}
+
+    def trace(frame: FrameType, event: str, argument: object) -> Callable[..., object] | None:
+        name = files.get(frame.f_code.co_filename)
+        if name is None:
+            return None
+        if event == "line":
+            seen[name].add(frame.f_lineno)
+        return trace
+
+    sys.settrace(trace)
+    try:
+        for data in corpus:
+            target(data)
+    finally:
+        sys.settrace(None)
+    shares = []
+    for name in GUIDED:
+        lines = lines_in(name)
+        missed = sorted(lines - seen[name])
+        shares.append(f"  {name} {len(lines & seen[name])} of {len(lines)} lines" + (f", not {missed}" if missed else ""))
+    return "lines reached by the corpus:\n" + "\n".join(shares)
+
+
+def guided(seconds: int, folder: Path, corpus: Path | None) -> int:
+    """Let libFuzzer look for frames that reach new lines; returns the exit code."""
+    try:
+        import atheris  # type: ignore[import-not-found]
+    except ImportError:
+        print("expected atheris beside this project's packages, found none: pip install atheris")
+        return 2
+    warnings.filterwarnings("error", category=RuntimeWarning)  # Integers of a kernel that overflow.
+    folder.mkdir(parents=True, exist_ok=True)
+    _lines[:] = [GUIDED_LINES]
+    bases = [Base(one) for one in recordings(GUIDED_LINES)[:GUIDED_BASES]]
+    with tempfile.TemporaryDirectory() as scratch:
+        place, counted, words = corpus or Path(scratch, "corpus"), Path(scratch, "counts"), Path(scratch, "words")
+        place.mkdir(parents=True, exist_ok=True)
+        words.write_text("".join(f'"{word}"\n' for word in WORDS))
+        target = Target(bases, folder, counted)
+        chance = random.Random(1)
+        for i, base in enumerate(bases):
+            for j, one in enumerate(base.plain):
+                (place / f"seed-{i}-{j}").write_bytes(bytes([i]) + one.render())
+                for n in range(GUIDED_SEEDS):
+                    (place / f"seed-{i}-{j}-{n}").write_bytes(bytes([i]) + mutated(one, chance, base.feed)[1])
+        child = os.fork()  # libFuzzer ends its process.
+        if child == 0:
+            for name in GUIDED:
+                for function in functions_of(name):
+                    atheris.instrument_func(function)
+            flags = [f"-max_total_time={seconds}", f"-max_len={GUIDED_BYTES}", "-len_control=0", "-print_final_stats=1", "-timeout=20", f"-dict={words}"]
+            arguments = [sys.argv[0], *flags, f"-artifact_prefix={folder}/", str(place)]
+
+            def mutate(data: bytes, size_max: int, seed: int) -> bytes:
+                return target.mutate(data, size_max, seed, atheris.Mutate)
+
+            atheris.Setup(arguments, target, custom_mutator=mutate)
+            atheris.Fuzz()
+        _, status = os.waitpid(child, 0)
+        if counted.exists():
+            print(table(Counter(msgspec.json.decode(counted.read_bytes(), type=dict[str, int]))))
+        if status == 0:
+            print(reached(target, (path.read_bytes() for path in sorted(place.iterdir()))))
+    return os.waitstatus_to_exitcode(status)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "alphapack-fuzz", help="folder of the recording of a difference")
+    parser.add_argument("--guided", type=int, default=0, metavar="SECONDS", help="let coverage guide the bytes of single frames instead")
+    parser.add_argument("--corpus", type=Path, help="folder in which the guided fuzz keeps what it found worth keeping")
     options = parser.parse_args()
+    if options.guided and os.environ.get("NUMBA_DISABLE_JIT") != "1":  # Only interpreted kernels have a coverage.
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "NUMBA_DISABLE_JIT": "1"})
+    if options.guided:
+        return guided(options.guided, options.out, options.corpus)
     return fuzz(options.frames, options.seed, options.processes, options.out)
 
 

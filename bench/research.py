@@ -34,7 +34,7 @@ from alphapack.models import book, prediction
 from alphapack.models.prediction import Fit
 from alphapack.shell.captures import CaptureError
 
-EXAMPLE = "example: python bench/research.py --captures binance-usdm_BTCUSDT_20240808T2354.raw.gz --out /tmp/page"
+EXAMPLE = "example: python bench/research.py --captures binance-usdm_BTCUSDT_20240808T2354.raw.gz --out page"
 CAPTURES = [*FOUR, DATA / "captures" / "binance-spot_ETHBTC_20201101T09.raw.gz"]
 PAGE = PROJECT / "docs" / "RESEARCH.md"
 STEP_NS = 100_000_000

@@ -42,9 +42,10 @@ def test_there_is_a_row_for_each_market_message_as_the_engine_has_it(capture: Pa
     at = 0
     for entry in recorded(capture):
         engine.step(entry)
-        if not isinstance(entry, Frame) or not engine.decoded:
+        market = engine.microstructure.touched
+        if not isinstance(entry, Frame) or market is None:
             continue
-        row, symbol = rows[at], engine.decoded[0].symbol
+        row, symbol = rows[at], market.facts.symbol
         assert (row["seq"], row["ts_ns"], replay.symbols[row["symbol"]]) == (entry.seq, entry.ts_ns, symbol)
         now = engine.microstructure.microstructure(symbol)
         assert BookState(row["state"]).name == engine.microstructure.health(symbol).state
@@ -52,7 +53,8 @@ def test_there_is_a_row_for_each_market_message_as_the_engine_has_it(capture: Pa
             assert all(math.isnan(row[name]) for name in FEATURES)
         elif now.state == "LIVE":
             assert (row["bid"], row["ask"], row["mid"], row["ti_n"]) == (now.bid, now.ask, now.mid, now.ti_n)
-            assert (None if math.isnan(row["obi"]) else row["obi"]) == now.obi
+            for name in ("obi", "ofi", "trade_rate", "microprice_stoikov"):
+                assert (None if math.isnan(row[name]) else row[name]) == getattr(now, name)
         at += 1
     assert at == len(rows) > 500
     assert set(rows["state"].tolist()) >= {BookState.SYNCING, BookState.LIVE}

@@ -46,8 +46,15 @@ def features(symbol: str = BTC, *, obi: float | None = 0.25) -> Microstructure:
         cancel_rate=None,
         cancel_n=0,
         queue_rate=3.5,
+        ofi=-0.125,
+        vpin=None,
+        vpin_n=7,
+        kyle_lambda=1.5,
+        kyle_n=40,
+        trade_rate=2.4,
+        microprice_stoikov=None,
         depth=Depth(bid=10.0, ask=6.0, bid_quote=1000.0, ask_quote=603.0),
-        windows=Windows(obi_1=0.1, obi_10=0.2, ti_1s=None, ti_30s=-0.1, micro_vol_1s=0.0002),
+        windows=Windows(obi_1=0.1, obi_10=0.2, ti_1s=None, ti_30s=-0.1, micro_vol_1s=0.0002, ofi_1=0.75),
     )
 
 

@@ -456,7 +456,7 @@ def test_every_kernel_gives_the_same_bits_compiled_and_interpreted(monkeypatch: 
         one = FeatureBook(Step(1, 1), Step(1, 3), contract, 0.02)
         one.listen("BTCUSDT", wire.BINANCE_SPOT)
         one.snapshot(levels(BIDS), levels(ASKS))
-        ts_ns = START_NS
+        ts_ns = START_NS // (100 * MS) * 100 * MS
         one.start(ts_ns)
         one.live = True
         one.take_fit(np.linspace(-0.4, 0.4, m.STATES))
@@ -485,11 +485,13 @@ def test_every_kernel_gives_the_same_bits_compiled_and_interpreted(monkeypatch: 
             one.features(ts_ns)
         one.order(ts_ns, 10**7, 0, 0)
         one.diff(ts_ns, b"[]", levels([(10**8 + i, 5) for i in range(70)] + [(price, 0) for price in range(1_001, 1_012)]))
-        one.refine([], [])
+        one.trade(ts_ns, b'"100.0"', b'"1"', buyer_is_taker=True)
+        one.trade(ts_ns, b'"100.03"', b'"1"', buyer_is_taker=True)
         other = FeatureBook(None, None, contract)
         other.load(one.save())
         assert other.features(ts_ns).tobytes() == one.features(ts_ns).tobytes()
-        other.clear()
+        other.snapshot(levels([(1_000, 1)]), levels([(10**9, 1)]))
+        other.diff(ts_ns, levels([(10**8, 1)]), b"[]")
     every = {f"{name}.{one}" for name in NAMES for one in kernels(importlib.import_module(f"alphapack.kernels.{name}"))}
     assert every <= set(calls), f"never called: {sorted(every - set(calls))}"
 

@@ -54,7 +54,7 @@ def squares(at: int, steps: int, reals: Float64Array1D) -> float:
     """Return the sum of the squared log-mid changes of the ``steps`` grid instants up to ``at``."""
     total = 0.0
     for i in range(at - steps + 1, at + 1):
-        change = reals[m.CHANGES + i % m.GRID_STEPS]
+        change = reals[m.CHANGES + (i & (m.GRID_RING - 1))]
         total += change * change
     return total
 
@@ -64,13 +64,11 @@ def advance_grid(ts_ns: int, marks: Int64Array1D, reals: Float64Array1D) -> None
     """Record the mid changes of all grid instants before ``ts_ns``; those from the last one on carry the mid as it stands."""
     last = (ts_ns - 1) // m.GRID_NS
     at = marks[m.GRID_AT]
-    if at >= last:
-        return
     if last - at > m.GRID_STEPS:  # Nothing moved for longer than the longest window: only the newest instants matter.
         if marks[m.MID_HAS] == 1:
             reals[m.GRID_LOG_MID] = reals[m.LOG_MID]
             marks[m.GRID_HAS] = 1
-        for i in range(m.GRID_STEPS):
+        for i in range(m.GRID_RING):
             reals[m.CHANGES + i] = 0.0
         at = last - m.GRID_STEPS
     while at < last:
@@ -81,7 +79,7 @@ def advance_grid(ts_ns: int, marks: Int64Array1D, reals: Float64Array1D) -> None
                 change = reals[m.LOG_MID] - reals[m.GRID_LOG_MID]
             reals[m.GRID_LOG_MID] = reals[m.LOG_MID]
             marks[m.GRID_HAS] = 1
-        reals[m.CHANGES + at % m.GRID_STEPS] = change
+        reals[m.CHANGES + (at & (m.GRID_RING - 1))] = change
     marks[m.GRID_AT] = at
     reals[m.VOL_5S] = math.sqrt(squares(at, m.GRID_STEPS, reals))
     reals[m.VOL_1S] = math.sqrt(squares(at, m.GRID_STEPS // 5, reals))
@@ -136,8 +134,10 @@ def expire_depths(ts_ns: int, window: int, width_ns: int, first: int, sums: int,
 @njit
 def roll(ts_ns: int, marks: Int64Array1D, reals: Float64Array1D) -> None:
     """Bring every window to ``ts_ns``; rolling twice, or in between, changes nothing that is read later."""
-    advance_grid(ts_ns, marks, reals)
-    tape.close_seconds(ts_ns, marks, reals)
+    if (marks[m.GRID_AT] + 1) * m.GRID_NS < ts_ns:
+        advance_grid(ts_ns, marks, reals)
+    if (marks[m.SECOND_AT] + 1) * m.NS_PER_S < ts_ns:
+        tape.close_seconds(ts_ns, marks, reals)
     expire_trades(ts_ns, m.TRADES_1S, m.NS_PER_S, marks)
     expire_trades(ts_ns, m.TRADES_5S, 5 * m.NS_PER_S, marks)
     expire_trades(ts_ns, m.TRADES_30S, 30 * m.NS_PER_S, marks)

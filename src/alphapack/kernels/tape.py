@@ -83,8 +83,6 @@ def close_seconds(ts_ns: int, marks: Int64Array1D, reals: Float64Array1D) -> Non
     """Close the seconds of the epoch that ended before ``ts_ns``, and fit the slope anew where one did."""
     last = (ts_ns - 1) // m.NS_PER_S
     at = marks[m.SECOND_AT]
-    if at >= last:
-        return
     if last - at > m.KYLE_S:  # Nothing happened for longer than the window: only the newest seconds matter.
         if marks[m.SECOND_HAS] == 1:
             marks[m.SECONDS] += last - at - m.KYLE_S
@@ -95,7 +93,7 @@ def close_seconds(ts_ns: int, marks: Int64Array1D, reals: Float64Array1D) -> Non
         at = last - m.KYLE_S
     while at < last:
         at += 1
-        place = at % m.KYLE_S
+        place = at & (m.KYLE_RING - 1)
         if marks[m.SECOND_HAS] == 1:
             reals[m.KYLE_MOVES + place] = 10_000.0 * (reals[m.LOG_MID] - reals[m.SECOND_LOG_MID])
             reals[m.KYLE_FLOWS + place] = reals[m.SECOND_QUOTE] / 1_000_000.0
@@ -117,13 +115,15 @@ def fit_slope(marks: Int64Array1D, reals: Float64Array1D) -> None:
     moves = flows = 0.0
     traded = 0
     for second in range(last - n + 1, last + 1):
-        moves += reals[m.KYLE_MOVES + second % m.KYLE_S]
-        flows += reals[m.KYLE_FLOWS + second % m.KYLE_S]
-        traded += reals[m.KYLE_TRADES + second % m.KYLE_S] > 0.0
+        place = second & (m.KYLE_RING - 1)
+        moves += reals[m.KYLE_MOVES + place]
+        flows += reals[m.KYLE_FLOWS + place]
+        traded += reals[m.KYLE_TRADES + place] > 0.0
     products = squares = 0.0
     for second in range(last - n + 1, last + 1):
-        flow = reals[m.KYLE_FLOWS + second % m.KYLE_S] - flows / n
-        products += flow * (reals[m.KYLE_MOVES + second % m.KYLE_S] - moves / n)
+        place = second & (m.KYLE_RING - 1)
+        flow = reals[m.KYLE_FLOWS + place] - flows / n
+        products += flow * (reals[m.KYLE_MOVES + place] - moves / n)
         squares += flow * flow
     marks[m.KYLE_N] = traded
     # Flows that are all alike leave rounding errors in place of a variance.

@@ -58,6 +58,7 @@ CONTRACT_UNITS_MIN = 10**10
 """Base volume of inverse contracts is a whole number of ``10**-k`` coins, so that sums over a window stay exact. ``k`` is the
 least that makes one contract this many at the price where the book first became LIVE: rounding moves a trade by at most 5e-11
 of itself."""
+BASE_UNITS_MAX = 10**18
 LEVELS_MAX = 20_000
 """Levels a side of one difference; Binance's whole snapshots have 5,000."""
 LEVELS_FIRST = 8_192
@@ -76,6 +77,8 @@ _RINGS = (  # Marks of the place; elements at first, and their width; marks of t
     (m.COUNTS, m.COUNTS_N, 1, None, None),
     (m.SCRATCH, 1_024, 4, None, None),  # Last: it is no state.
 )
+_take_frame = frames.frame
+_ROOM_WANTED = (wire.NO_ROOM, flow.RING_FULL)
 _MASKED = frozenset((m.TRADES, m.DEPTHS, m.WAITING, m.UNUSED, m.TICKERS, m.BUCKETS))
 _UNUSED_TIMES = 4
 """Places in the table of what waits for each that may wait: half of them stay free."""
@@ -292,11 +295,11 @@ class FeatureBook:
 
     def frame(self, ts_ns: int, raw: bytes) -> int:
         """Take one frame in one kernel call: ``TAKEN``, ``QUIET`` or ``DECLINED``; any other status is ``fault``'s to explain."""
-        status = frames.frame(ts_ns, raw, self.marks, self.reals, self.levels)
-        while status == wire.NO_ROOM or status == flow.RING_FULL:
+        status = _take_frame(ts_ns, raw, self.marks, self.reals, self.levels)
+        while status < 0 and status in _ROOM_WANTED:
             if not self._made_room(status):
                 return DECLINED
-            status = frames.frame(ts_ns, raw, self.marks, self.reals, self.levels)
+            status = _take_frame(ts_ns, raw, self.marks, self.reals, self.levels)
         return status
 
     def frames(
@@ -320,7 +323,7 @@ class FeatureBook:
         done = 0
         while True:
             done = frames.frames(ts_ns, raw, ends, done, self.marks, self.reals, self.levels, rows, told)
-            if done == len(ends) or told[done] not in (wire.NO_ROOM, flow.RING_FULL) or not self._made_room(told[done]):
+            if done == len(ends) or told[done] not in _ROOM_WANTED or not self._made_room(told[done]):
                 return done
 
     def _made_room(self, status: int) -> bool:
@@ -370,14 +373,15 @@ class FeatureBook:
         marks[m.GRID_AT] = (ts_ns - 1) // m.GRID_NS
         marks[m.GRID_HAS] = marks[m.MID_HAS] = 0
         self.forget()
-        self.reals[m.CHANGES : m.CHANGES + m.GRID_STEPS] = 0.0
+        self.reals[m.CHANGES : m.CHANGES + m.GRID_RING] = 0.0
         self.reals[m.VOL_5S : m.VOL_1S + 1] = 0.0
         tape.clear_seconds(ts_ns, marks, self.reals)
         best = next((ticks for ticks in self.best() if ticks is not None), None)
         if self.contract is not None and self.tick is not None and best is not None and marks[m.BASE_UNITS] == 0:
-            marks[m.BASE_UNITS] = 1
-            while Fraction(self.contract) * int(marks[m.BASE_UNITS]) < CONTRACT_UNITS_MIN * best * self.tick.size:
-                marks[m.BASE_UNITS] *= 10
+            units = 1
+            while Fraction(self.contract) * units < CONTRACT_UNITS_MIN * best * self.tick.size and units < BASE_UNITS_MAX:
+                units *= 10
+            marks[m.BASE_UNITS] = units
             if self.bucket is not None:
                 marks[m.BUCKET_FIXED] = max(1, round(self.bucket * int(marks[m.BASE_UNITS])))
         flow.observe_mid(marks, self.reals, self.levels)
@@ -446,14 +450,23 @@ class FeatureBook:
     def trade(self, ts_ns: int, price: bytes, quantity: bytes, *, buyer_is_taker: bool) -> None:
         """Take one trade into the windows. A ``FrameError`` changes nothing."""
         self.roll(ts_ns)
+        self._check_trade(price, quantity)
         ticks, lots = self.ticks(price), self.lots(quantity)
-        if lots == 0 or ticks == 0:
-            raise FrameError(f"expected a trade of more than nothing, found price {price!r} quantity {quantity!r}")
         key = -ticks if buyer_is_taker else ticks
         while (status := flow.trade(ts_ns, key, lots, self.marks, self.reals)) == flow.RING_FULL:
             self._make_room()
         if status != flow.OK:
             raise FrameError(f"expected a credible traded volume, found quantity {quantity!r} at price {price!r}")
+
+    def _check_trade(self, price: bytes, quantity: bytes) -> None:
+        """Refuse a trade of nothing, or of more than can be believed, before a step becomes finer for it."""
+        exact_price, exact_quantity = steps.single(price), steps.single(quantity)
+        if exact_price == 0 or exact_quantity == 0:
+            raise FrameError(f"expected a trade of more than nothing, found price {price!r} quantity {quantity!r}")
+        if self.contract is not None:
+            coins = Fraction(exact_quantity) * Fraction(self.contract) / Fraction(exact_price)
+            if coins * int(self.marks[m.BASE_UNITS]) >= m.VOLUME_MAX:
+                raise FrameError(f"expected a credible traded volume, found quantity {quantity!r} at price {price!r}")
 
     def hold_ticker(self, update: int, bid: bytes, bid_quantity: bytes, ask: bytes, ask_quantity: bytes) -> None:
         """Keep the venue's own top of book of an update until ``compare``. A ``FrameError`` changes nothing."""
