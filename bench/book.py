@@ -8,7 +8,6 @@ from itertools import pairwise
 
 import numpy as np
 from peers import (
-    BID,
     TOP,
     TRADE,
     Ints,
@@ -51,27 +50,25 @@ PEERS = (
 
 
 @njit
-def replayed(starts: Ints, sides: Ints, keys: Ints, lots: Ints, levels: Ints) -> tuple[int, float]:
+def replayed(starts: Ints, sides: Ints, keys: Ints, lots: Ints, levels: Ints, old: Ints) -> tuple[int, float]:
     """Apply the events of every message to the book and return the sums of W: spread in ticks, imbalance.
 
-    ``starts`` int64[messages + 1], the rest int64[events] as in ``Real``; ``levels`` is a book of ``alphapack.kernels.book``.
+    ``starts`` int64[messages + 1], the rest int64[events] as in ``Real``; ``levels`` is a book of ``alphapack.kernels.book``, ``old``
+    has room for a message.
     """
     spread, imbalance = 0, 0.0
     for message in range(len(starts) - 1):
-        highest_bid = highest_ask = book.LOWEST
-        for i in range(starts[message], starts[message + 1]):
-            side, key = sides[i], keys[i]
-            if side == TRADE:
-                continue
-            book.put(levels, side * book.SIDE, key, lots[i])
-            if side == BID:
-                highest_bid = max(highest_bid, key)
-            else:
-                highest_ask = max(highest_ask, key)
-        if highest_bid >= levels[book.BID + book.KEYS + book.TOP - 1]:
-            book.walk(levels, book.BID)
-        if highest_ask >= levels[book.ASK + book.KEYS + book.TOP - 1]:
-            book.walk(levels, book.ASK)
+        first, end = starts[message], starts[message + 1]
+        while first < end:  # A run of one side at a time: its bids, its asks, or trades, which move no book.
+            side, last = sides[first], first + 1
+            while last < end and sides[last] == side:
+                last += 1
+            if side != TRADE:
+                at = side * book.SIDE
+                highest = book.put_all(levels, at, keys[first:last], lots[first:last], old)
+                if highest >= levels[at + book.KEYS + book.TOP - 1]:
+                    book.walk(levels, at)
+            first = last
         bid, ask = book.size(levels, book.BID, TOP), book.size(levels, book.ASK, TOP)
         spread -= levels[book.ASK + book.KEYS] + levels[book.BID + book.KEYS]
         imbalance += (bid - ask) / (bid + ask)
@@ -80,19 +77,18 @@ def replayed(starts: Ints, sides: Ints, keys: Ints, lots: Ints, levels: Ints) ->
 
 def filled(data: Real) -> Ints:
     """Return a book that holds the snapshot."""
-    side = book.WINDOW + book.WORDS + 2 * ROOM
-    levels = np.zeros(book.HEAD + 2 * side, np.int64)
-    for head, at, keys, lots in ((book.BID, book.HEAD, *data.book[:2]), (book.ASK, book.HEAD + side, *data.book[2:])):
-        levels[head + book.RING], levels[head + book.BITS] = at, at + book.WINDOW
-        levels[head + book.FAR_AT], levels[head + book.ROOM] = at + book.WINDOW + book.WORDS, ROOM
-        book.fill(levels, head, np.concatenate((keys, lots)), len(keys))
+    levels = np.zeros(book.FAR_FROM + 4 * ROOM, np.int64)
+    sides = ((book.BID, book.FAR_FROM, *data.book[:2]), (book.ASK, book.FAR_FROM + 2 * ROOM, *data.book[2:]))
+    for side, at, keys, lots in sides:
+        levels[side + book.FAR_AT], levels[side + book.ROOM] = at, ROOM
+        book.fill(levels, side, np.concatenate((keys, lots)), len(keys))
     return levels
 
 
 def our_book(data: Real) -> Outcome:
     levels = filled(data)
     start = clock()
-    spread, imbalance = replayed(data.starts, data.sides, data.keys, data.lots, levels)
+    spread, imbalance = replayed(data.starts, data.sides, data.keys, data.lots, levels, np.empty(ROOM, np.int64))
     return Outcome(clock() - start, data.events, spread, imbalance)
 
 
@@ -102,7 +98,7 @@ def verify(data: Real) -> None:
     spreads, imbalances = oracle(data)
     for i, (first, end) in enumerate(pairwise(data.starts.tolist())):
         starts = np.array((0, end - first))
-        found = replayed(starts, data.sides[first:end], data.keys[first:end], data.lots[first:end], levels)
+        found = replayed(starts, data.sides[first:end], data.keys[first:end], data.lots[first:end], levels, np.empty(ROOM, np.int64))
         if found != (spreads[i], imbalances[i]):
             raise AssertionError(f"expected W {spreads[i]} {imbalances[i]} after message {i}, found {found}")
 

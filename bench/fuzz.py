@@ -12,7 +12,9 @@ on a LIVE book; it needs ``atheris``, which nothing else needs.
 """
 
 import argparse
+import contextlib
 import gzip
+import hashlib
 import itertools
 import json
 import math
@@ -35,13 +37,14 @@ import msgspec
 import numpy as np
 from rich.progress import Progress
 
-from alphapack import app
+from alphapack import app, jit
 from alphapack.domain.events import Record, WorkRequested
 from alphapack.domain.inputs import AnyInput, Configure, CoreSettings, Frame, Heartbeat, InstrumentSettings, Result, SessionStart, Shed
 from alphapack.domain.market import BookState
 from alphapack.engine.engine import Engine
+from alphapack.kernels import binance
 from alphapack.kernels import marks as m
-from alphapack.models import microprice, steps
+from alphapack.models import book, microprice, steps
 from alphapack.models.book import FEATURES, FeatureBook
 from alphapack.services.microstructure import MICROPRICE, Market
 
@@ -69,6 +72,7 @@ MUTATED = 0.5
 SNAPSHOT_LEVELS = 15
 SAVE_EVERY = 499
 READ_EVERY = 50
+EMBED_EVERY = 3
 SHORTEN_S = 120.0
 MS, S = 1_000_000, 1_000_000_000
 
@@ -146,7 +150,9 @@ def recording(venue: str, name: str, file: str, share: float, count: int) -> Rec
         if one.value(b"lastUpdateId") or -1 < update <= last:
             continue
         if one.value(b"e") == b'"depthUpdate"':
-            one = one.put(**{key: rendered(near((p.encode(), q.encode()) for p, q in _levels.decode(one.value(key.encode())))) for key in "ba"})
+            one = one.put(
+                **{key: rendered(near((p.encode(), q.encode()) for p, q in _levels.decode(one.value(key.encode())))) for key in "ba"}
+            )
         elif update >= 0:
             tickers += 1
             if tickers % TICKERS_EVERY:
@@ -176,8 +182,8 @@ def foreign() -> tuple[bytes, ...]:
 class Feed:
     """A recording without end, and the true book that it tells of."""
 
-    def __init__(self, recorded: Recording) -> None:
-        self.recorded = recorded
+    def __init__(self, recorded: Recording, others: Sequence[Recording]) -> None:
+        self.recorded, self.others = recorded, others
         self.venue, self.name = recorded.venue, recorded.name
         self.symbol = f"{self.venue}:{self.name}"
         self.at = self.shift = self.trades_shift = self.trade = 0
@@ -246,21 +252,115 @@ IDS = (b"0", b"-1", b"-0", b"5.0", b"1e3", b'"7"', b"null", b"true", b"00", b"9"
 IDS += (b"9223372036854775808", b"18446744073709551616", b"4503599627370497", b"1000000000000000000", b"999999999999999999")
 TIMES = (b"0", b"-1", b"1", b"9000000000000", b"9000000000001", b"99999999999999", b"100000000000000", b"3999999999999999")
 TIMES += (b"4000000000000000", b"1723161255030314", b'"1723161255030"', b"1.5", b"1723161255030.0", b"null", b"9" * 18, b"9" * 20)
-VALUES = (b"null", b"true", b"false", b"0", b"1", b'""', b'"x"', b"[]", b"{}", b"-1", b"1.5", b"[[]]", b'[["1","1"]]', b'"1"', b"tru", b"nul")
-KINDS = (b"depthUpdate", b"trade", b"aggTrade", b"bookTicker", b"kline", b"24hrTicker", b"", b"Trade", b"depthUpdat", b"depthUpdatee", b"trade ")
-STREAMS = (b"@depth5", b"@depth10@100ms", b"@depth20", b"@depth", b"@depth@100ms", b"@depth50", b"@depth5x", b"@bookTicker", b"", b"@dep\\u0074h5")
+VALUES = (
+    b"null",
+    b"true",
+    b"false",
+    b"0",
+    b"1",
+    b'""',
+    b'"x"',
+    b"[]",
+    b"{}",
+    b"-1",
+    b"1.5",
+    b"[[]]",
+    b'[["1","1"]]',
+    b'"1"',
+    b"tru",
+    b"nul",
+)
+KINDS = (
+    b"depthUpdate",
+    b"trade",
+    b"aggTrade",
+    b"bookTicker",
+    b"kline",
+    b"24hrTicker",
+    b"",
+    b"Trade",
+    b"depthUpdat",
+    b"depthUpdatee",
+    b"trade ",
+)
+STREAMS = (
+    b"@depth5",
+    b"@depth10@100ms",
+    b"@depth20",
+    b"@depth",
+    b"@depth@100ms",
+    b"@depth50",
+    b"@depth5x",
+    b"@bookTicker",
+    b"",
+    b"@dep\\u0074h5",
+)
 STREAMS += ("@é".encode(), b"@\xff", b"\\n", b"@" * 300, b"x@depth1000ms", b"!bookTicker@arr", b'\\"', b"@depth\\u0035")
-NAMES = ("btcusdt", "NOSUCH", "ETHUSDT", "BTCUSDT", "ETHBTC", "X" * 41, "X" * 40, "", "BTCUSDT ", "BTC/USDT", "ÄTHER", "BTC\\u0055SDT", "BTCUSDTX", "NUL\\u0000")
+NAMES = (
+    "btcusdt",
+    "NOSUCH",
+    "ETHUSDT",
+    "BTCUSDT",
+    "ETHBTC",
+    "X" * 41,
+    "X" * 40,
+    "",
+    "BTCUSDT ",
+    "BTC/USDT",
+    "ÄTHER",
+    "BTC\\u0055SDT",
+    "BTCUSDTX",
+    "NUL\\u0000",
+)
 
 
 def other_number(text: bytes, chance: Chance) -> bytes:
     """Return a number that is not the one that was there, or no number at all."""
     at = chance.randrange(len(text))
     forms: tuple[bytes, ...] = (
-        *(b"0", b"0.0", b"-" + text, b"+" + text, text + b"1", text + b"e1", text + b"E-2", b"1e3", b".5", text + b".", b" " + text, text + b" "),
-        *(b"", b"NaN", b"Infinity", b"1_000", "١".encode(), b"0x1F", b"1,5", b"null", b"9" * chance.randint(1, 40), b"0." + b"0" * 17 + b"1"),
-        *(b"4503599627370496", b"4503599627370497", b"9007199254740993", b"9223372036854775807", b"9223372036854775808", b"1e999", b"1e-30"),
-        *(b"0." + b"0" * chance.randint(1, 30) + b"1", text.replace(b".", b""), text.replace(b".", b".."), b"0.00000001", b"99999999.99999999"),
+        *(
+            b"0",
+            b"0.0",
+            b"-" + text,
+            b"+" + text,
+            text + b"1",
+            text + b"e1",
+            text + b"E-2",
+            b"1e3",
+            b".5",
+            text + b".",
+            b" " + text,
+            text + b" ",
+        ),
+        *(
+            b"",
+            b"NaN",
+            b"Infinity",
+            b"1_000",
+            "١".encode(),
+            b"0x1F",
+            b"1,5",
+            b"null",
+            b"9" * chance.randint(1, 40),
+            b"0." + b"0" * 17 + b"1",
+        ),
+        *(
+            b"4503599627370496",
+            b"4503599627370497",
+            b"9007199254740993",
+            b"9223372036854775807",
+            b"9223372036854775808",
+            b"1e999",
+            b"1e-30",
+        ),
+        *(text + b"0" * chance.choice((20, 40)), b"0" * chance.choice((20, 40)) + text),
+        *(
+            b"0." + b"0" * chance.randint(1, 30) + b"1",
+            text.replace(b".", b""),
+            text.replace(b".", b".."),
+            b"0.00000001",
+            b"99999999.99999999",
+        ),
     )
     if chance.random() < 0.4:
         return text[:at] + b"%d" % chance.randrange(10) + text[at + 1 :]
@@ -269,9 +369,18 @@ def other_number(text: bytes, chance: Chance) -> bytes:
 
 def same_number(text: bytes, chance: Chance) -> bytes:
     """Return another writing of the number that was there."""
-    zeros = b"0" * chance.choice((1, 1, 2, 3, 5, 8, 9, 12, 20, 40))
+    zeros = b"0" * chance.choice((1, 1, 2, 3, 5, 8, 9, 12))
     dotted = text if b"." in text else text + b"."
-    return chance.choice((dotted + zeros, zeros + text, zeros + dotted + zeros, text + b"e0", text + b"E+00", (text.rstrip(b"0") + b"0") if b"." in text else text))
+    return chance.choice(
+        (
+            dotted + zeros,
+            zeros + text,
+            zeros + dotted + zeros,
+            text + b"e0",
+            text + b"E+00",
+            (text.rstrip(b"0") + b"0") if b"." in text else text,
+        )
+    )
 
 
 def number_changed(value: bytes, chance: Chance, form: Callable[[bytes, Chance], bytes]) -> bytes:
@@ -321,7 +430,9 @@ def extra(one: Message, chance: Chance, feed: Feed) -> Message:
 def wrapper(one: Message, chance: Chance, feed: Feed) -> Message:
     if one.stream and chance.random() < 0.3:
         return Message(b"", one.fields)
-    return Message(b'"%b"' % (feed.name.lower().encode() + chance.choice((b"@depth", b"@depth@100ms", b"@trade", b"@bookTicker", b""))), one.fields)
+    return Message(
+        b'"%b"' % (feed.name.lower().encode() + chance.choice((b"@depth", b"@depth@100ms", b"@trade", b"@bookTicker", b""))), one.fields
+    )
 
 
 def partial(one: Message, chance: Chance, feed: Feed) -> Message:
@@ -342,7 +453,9 @@ def drop(one: Message, chance: Chance, feed: Feed) -> Message:
 def rename(one: Message, chance: Chance, feed: Feed) -> Message:
     at = some_field(one, chance)
     key, value = one.fields[at]
-    new = chance.choice((key.swapcase(), key + b"x", b"p" + key, b"%c" % chance.randrange(65, 123), chance.choice(one.fields)[0], b"", key + b" "))
+    new = chance.choice(
+        (key.swapcase(), key + b"x", b"p" + key, b"%c" % chance.randrange(65, 123), chance.choice(one.fields)[0], b"", key + b" ")
+    )
     return with_field(one, at, (new, value))
 
 
@@ -369,7 +482,9 @@ def level(one: Message, chance: Chance, feed: Feed) -> Message:
     elif kind == 3:
         levels[i] = b'["%b","%b"]' % (chance.choice((b"0", b"0.00", b"-0.0")), size)
     elif kind == 4:
-        levels[i] = chance.choice((b"[]", b'["%b"]' % price, b'["%b","%b","1"]' % (price, size), b"[[%b]]" % levels[i], b"null", b'"%b"' % price, b"{}"))
+        levels[i] = chance.choice(
+            (b"[]", b'["%b"]' % price, b'["%b","%b","1"]' % (price, size), b"[[%b]]" % levels[i], b"null", b'"%b"' % price, b"{}")
+        )
     elif kind == 5:
         chance.shuffle(levels)
     elif kind == 6:
@@ -380,9 +495,16 @@ def level(one: Message, chance: Chance, feed: Feed) -> Message:
     elif kind == 8:
         levels.insert(i, b'["%b","%b"]' % (moved(price, chance.randint(-5, 5)), moved(size, chance.randint(-50, 50))))
     elif kind == 9 and chance.random() < 0.2:
-        levels += [b'["%b","%b"]' % (moved(price, (-1 if key in (b"b", b"bids") else 1) * n), size) for n in range(1, chance.choice((40, 40, 40, 300, 1_200)))]
+        levels += [
+            b'["%b","%b"]' % (moved(price, (-1 if key in (b"b", b"bids") else 1) * n), size)
+            for n in range(1, chance.choice((40, 40, 40, 300, 1_200)))
+        ]
     elif kind == 10:
-        return with_field(one, at, (key, chance.choice((b"[", b"]", b"[[]]", b"[]]", b"[[],[]]", b"[,]", value + b",", value[:-1] + b",]", b"[%b]" % value))))
+        return with_field(
+            one,
+            at,
+            (key, chance.choice((b"[", b"]", b"[[]]", b"[]]", b"[[],[]]", b"[,]", value + b",", value[:-1] + b",]", b"[%b]" % value))),
+        )
     else:
         sides = {b"b": b"a", b"a": b"b", b"bids": b"asks", b"asks": b"bids"}
         return Message(one.stream, tuple((sides.get(key, key), value) for key, value in one.fields))
@@ -420,14 +542,10 @@ def kind(one: Message, chance: Chance, feed: Feed) -> Message:
 
 def adopt(one: Message, chance: Chance, feed: Feed) -> Message:
     """Let a message of another recording go on from where this chain stands."""
-    other = chance.choice(chance.choice(recordings(LINES if not _lines else _lines[0])).messages)
+    other = chance.choice(chance.choice(feed.others).messages)
     last = feed.last + chance.randint(1, 5)
     ids = {"U": feed.last + 1, "u": last, "pu": feed.last, "t": feed.trade + 1, "f": feed.trade + 1, "l": feed.trade + 1}
     return other.put(s=b'"%b"' % feed.name.encode(), **{key: b"%d" % value for key, value in ids.items()})
-
-
-_lines: list[int] = []
-"""Lines read of each recording in this process, where that is not ``LINES``."""
 
 
 def space(payload: bytes, chance: Chance) -> bytes:
@@ -477,8 +595,20 @@ def cut(payload: bytes, chance: Chance) -> bytes:
 
 
 def nest(payload: bytes, chance: Chance) -> bytes:
-    forms = (b'{"stream":"x","data":%b}', b'{"data":%b,"stream":"x"}', b'{"stream":"x","data":%b,"more":1}', b'{"data":%b}', b"[%b]", b'{"stream":"","data":%b}')
-    forms += (b'{"stream":"x@depth5","data":%b}', b'{"stream":1,"data":%b}', b'{"stream":"a","stream":"b","data":%b}', b'{"result":null,"id":%b}')
+    forms = (
+        b'{"stream":"x","data":%b}',
+        b'{"data":%b,"stream":"x"}',
+        b'{"stream":"x","data":%b,"more":1}',
+        b'{"data":%b}',
+        b"[%b]",
+        b'{"stream":"","data":%b}',
+    )
+    forms += (
+        b'{"stream":"x@depth5","data":%b}',
+        b'{"stream":1,"data":%b}',
+        b'{"stream":"a","stream":"b","data":%b}',
+        b'{"result":null,"id":%b}',
+    )
     return chance.choice(forms) % payload
 
 
@@ -507,11 +637,10 @@ BREAKING: dict[str, Damage] = {
     "whitespace": space,
     "escapes": escape,
     "truncated": truncate,
-    "extended": extend,
-    "bytes cut": cut,
     "nested": nest,
 }
-GARBLING: dict[str, Damage] = {"byte flipped": flip, "digit changed": digit}
+"""What leaves the message as it was, or leaves none."""
+GARBLING: dict[str, Damage] = {"byte flipped": flip, "digit changed": digit, "extended": extend, "bytes cut": cut}
 
 
 def mutated(one: Message, chance: Chance, feed: Feed) -> tuple[str, bytes]:
@@ -543,9 +672,11 @@ class Drawn(NamedTuple):
 
 def pace(chance: Chance, regime: str) -> int:
     """Return nanoseconds to the next input."""
+    if regime == "still":  # Rings grow where much happens before anything can leave a window.
+        return chance.choice((0, 0, 1, 100, 10_000))
     if regime == "burst":
         return chance.choice((0, 0, 1, 100, chance.randrange(1, 200_000), chance.randrange(1, 2 * MS)))
-    step = 0 if chance.random() < 0.1 else int(chance.expovariate(1 / (25 * MS)))
+    step = 0 if chance.random() < 0.1 else int(chance.expovariate(1 / (40 * MS)))
     if regime == "slow" and chance.random() < 0.01:
         step = chance.choice((chance.randrange(S, 3 * S), chance.randrange(3 * S, 8 * S), chance.randrange(60 * S, 3_600 * S)))
     return step
@@ -555,16 +686,21 @@ def settings(chance: Chance) -> CoreSettings:
     """Return settings in which some buckets of VPIN are small enough to be filled."""
     buckets = {"binance-usdm:BTCUSDT": 0.5, "binance-spot:ETHUSDT": 2.0, "binance-coinm:ETHUSD_PERP": 3.0, "binance-spot:ETHBTC": 1.5}
     kept = [InstrumentSettings(symbol, vpin_bucket=size) for symbol, size in buckets.items() if chance.random() < 0.6]
-    return CoreSettings(instruments=tuple(kept), symbols_max=12, sync_buffer_frames=6)
+    return CoreSettings(
+        instruments=tuple(kept), symbols_max=12, sync_buffer_frames=6, stale_after_ms=chance.choice((3_000, 20_000, 60_000))
+    )
 
 
-def inputs(chance: Chance, count: int, engine: Callable[[], Engine], seen: Callable[[], Sequence[Record]]) -> Iterator[Drawn]:
+def inputs(
+    chance: Chance, count: int, recorded: Sequence[Recording], engine: Callable[[], Engine], seen: Callable[[], Sequence[Record]]
+) -> Iterator[Drawn]:
     """Yield inputs in which ``count`` are frames; what is drawn follows the engine's states as a shell would."""
-    feeds = [Feed(one) for one in recordings(_lines[0] if _lines else LINES)]
+    feeds = [Feed(one, recorded) for one in recorded]
     now = START_NS + chance.randrange(S)
     for feed in feeds:
         feed.calm = chance.random() < 0.5
-    regime = chance.choice(("burst", "steady", "steady", "slow"))
+    regime = chance.choice(("still", "burst", "steady", "steady", "slow"))
+    weights = [weight * chance.choice((0.3, 1, 1, 4)) for weight in WEIGHTS]
     yield Drawn(Configure(0, now, settings(chance)), None, "")
     yield Drawn(SessionStart(0, now, "fuzz"), None, "")
     answers: list[tuple[int, Result]] = []
@@ -575,10 +711,12 @@ def inputs(chance: Chance, count: int, engine: Callable[[], Engine], seen: Calla
         for record in seen():
             if type(record) is WorkRequested and record.work == MICROPRICE:
                 good = chance.random() < 0.8
-                answers.append((now + 50 * MS, Result(0, 0, record.request_id, MICROPRICE, good, microprice.work(record.body) if good else b"no")))
+                answers.append(
+                    (now + 50 * MS, Result(0, 0, record.request_id, MICROPRICE, good, microprice.work(record.body) if good else b"no"))
+                )
         if answers and answers[0][0] <= now:
             yield Drawn(msgspec.structs.replace(answers.pop(0)[1], ts_ns=now), None, "")
-        (feed,) = chance.choices(feeds, WEIGHTS)
+        (feed,) = chance.choices(feeds, weights)
         odd = chance.random()
         if odd < 0.0002:
             yield Drawn(SessionStart(0, now, "again"), None, "")
@@ -762,7 +900,12 @@ class Pair:
         if ask:
             self.fast.microstructure.features(one)
             self.general.microstructure.features(other)
-        for name, first, end in (("head", 0, m.TOUCHED), ("middle", m.BUCKET, m.BIDS_N), ("rings", m.TRADES, m.SCRATCH), ("name", m.FORMAT, m.FIELDS)):
+        for name, first, end in (
+            ("head", 0, m.TOUCHED),
+            ("middle", m.BUCKET, m.BIDS_N),
+            ("rings", m.TRADES, m.SCRATCH),
+            ("name", m.FORMAT, m.FIELDS),
+        ):
             a, b = one.book.marks[first:end], other.book.marks[first:end]
             if a.tobytes() != b.tobytes():
                 places = (np.flatnonzero(a != b) + first).tolist()
@@ -772,6 +915,22 @@ class Pair:
             return f"reals or features differ at {places.tolist()} (the row begins at {m.ROW})"
         if ask and one.facts.state is BookState.LIVE:
             return implausible(one, self.fast.now_ns)
+        return ""
+
+    def embedded(self, frame: Frame) -> str:
+        """Compare what the strict parser makes of a frame alone, and amid others as recordings hold them."""
+        market = next(iter(self.fast.microstructure._markets.values()), None)
+        market = self.fast.microstructure.touched or market
+        if market is None or market.book.tick is None or not frame.payload:
+            return ""
+        buffer = frame.payload + frame.payload + b"1" * 64
+        found = []
+        for raw, start in ((frame.payload, 0), (buffer, 0), (buffer, len(frame.payload))):
+            marks = market.book.marks.copy()
+            found.append((binance.read(jit.address(raw), start, start + len(frame.payload), marks), marks))
+        (kind, alone), *others = found
+        if any(other != kind or kind >= 0 and (marks != alone).any() for other, marks in others):
+            return f"the parser reads {[one for one, _ in found]} of the frame alone, before others and after others"
         return ""
 
     def read(self) -> str:
@@ -841,6 +1000,23 @@ class Outcome(NamedTuple):
     digest: str
 
 
+ROOMS = {m.TRADES: 16, m.DEPTHS: 4, m.WAITING: 8, m.UNUSED: 32, m.TICKERS: 16, m.SCRATCH: 16}
+"""Elements of the rings of a cramped book at first: it grows all the time."""
+
+
+@contextlib.contextmanager
+def cramped(chance: Chance) -> Iterator[None]:
+    """Let books begin with little room, and be full soon."""
+    kept = {name: getattr(book, name) for name in ("_RINGS", "LEVELS_FIRST", "LEVELS_MAX", "BOOK_LEVELS_MAX")}
+    book._RINGS = tuple((ring, ROOMS.get(ring, n), *rest) for ring, n, *rest in book._RINGS)  # type: ignore[assignment]
+    book.LEVELS_FIRST, book.LEVELS_MAX, book.BOOK_LEVELS_MAX = 32, 250, chance.choice((60, 300, 2_000))
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(book, name, value)
+
+
 def fails(entries: Iterable[AnyInput]) -> str:
     """Return how the engines differ after these inputs alone."""
     pair, now_ns = Pair(), 0
@@ -872,19 +1048,25 @@ def shortest(entries: list[AnyInput], deadline: float) -> list[AnyInput]:
 
 def round_of(seed: int, number: int, frames: int, lines: int = LINES) -> Outcome:
     """Run one round: engines anew, feeds of their own pace and temper."""
-    _lines[:] = [lines]
     chance = random.Random(f"{seed} {number}")
+    with cramped(chance) if chance.random() < 0.5 else contextlib.nullcontext():
+        return _round(chance, frames, recordings(lines))
+
+
+def _round(chance: Chance, frames: int, recorded: Sequence[Recording]) -> Outcome:
     pair, log = Pair(), list[AnyInput]()
     counts: Counter[str] = Counter()
-    always = chance.random() < 0.5
     difference = ""
-    for i, (entry, feed, mutation) in enumerate(inputs(chance, frames, lambda: pair.fast, lambda: pair.records)):
+    always = chance.random() < 0.5
+    for i, (entry, feed, mutation) in enumerate(inputs(chance, frames, recorded, lambda: pair.fast, lambda: pair.records)):
         log.append(entry)
         difference = pair.step(entry, ask=always or i % 7 == 0)
         if not difference and i % SAVE_EVERY == SAVE_EVERY - 1:
             difference = pair.whole(again=i % (5 * SAVE_EVERY) == SAVE_EVERY - 1)
         elif not difference and i % READ_EVERY == 0:
             difference = pair.read()
+        if not difference and type(entry) is Frame and i % EMBED_EVERY == 0:
+            difference = pair.embedded(entry)
         if difference:
             break
         if feed is not None:
@@ -987,8 +1169,6 @@ class _Alone:
 
 
 def hash_of(digests: Sequence[str]) -> str:
-    import hashlib
-
     return hashlib.blake2b(" ".join(digests).encode(), digest_size=8).hexdigest()
 
 
@@ -1007,14 +1187,35 @@ GUIDED_FRAMES = 40
 """So many, so far apart, that windows of 5 s are whole."""
 WORDS = (
     *("depthUpdate", "trade", "aggTrade", "bookTicker", "stream", "data", "@depth5", "@depth10@100ms", "lastUpdateId", "bids", "asks"),
-    *(f'\\"{key}\\":' for key in ("e", "E", "T", "s", "U", "u", "pu", "b", "a", "B", "A", "t", "p", "q", "m", "f", "l", "ps", "st", "X", "M", "k")),
-    *("true", "false", "null", "[[", "]]", '\\",\\"', '[\\"', '\\"]', "{", "}", "}}", "1e3", "-1", "0.0", '\\"0\\"', "9223372036854775807", "00"),
+    *(
+        f'\\"{key}\\":'
+        for key in ("e", "E", "T", "s", "U", "u", "pu", "b", "a", "B", "A", "t", "p", "q", "m", "f", "l", "ps", "st", "X", "M", "k")
+    ),
+    *(
+        "true",
+        "false",
+        "null",
+        "[[",
+        "]]",
+        '\\",\\"',
+        '[\\"',
+        '\\"]',
+        "{",
+        "}",
+        "}}",
+        "1e3",
+        "-1",
+        "0.0",
+        '\\"0\\"',
+        "9223372036854775807",
+        "00",
+    ),
 )
 
 
-def live_pair(recorded: Recording) -> tuple[Pair, Feed, int]:
+def live_pair(feed: Feed) -> tuple[Pair, int]:
     """Return engines on a LIVE book of a few levels, with trades and tickers behind it, and the time that it is."""
-    pair, feed, now = Pair(), Feed(recorded), START_NS
+    pair, now = Pair(), START_NS
     feed.sides = {key: dict(itertools.islice(side.items(), GUIDED_LEVELS)) for key, side in feed.sides.items()}
     pair.step(Configure(0, now, CoreSettings()))
     payloads = [feed.following().render(), feed.snapshot().render()]
@@ -1029,14 +1230,16 @@ def live_pair(recorded: Recording) -> tuple[Pair, Feed, int]:
     market = pair.fast.microstructure._markets[feed.symbol]
     if market.facts.state is not BookState.LIVE or not market.book.live:
         raise SystemExit(f"expected a LIVE {feed.symbol} to begin with, found {market.facts.state.name}")
-    return pair, feed, now
+    return pair, now
 
 
 class Base:
     """A pair on a LIVE book that is put back to where it was after every frame."""
 
-    def __init__(self, recorded: Recording) -> None:
-        self.pair, self.feed, self.now_ns = live_pair(recorded)
+    def __init__(self, at: int, recorded: Sequence[Recording]) -> None:
+        self.feed = Feed(recorded[at], recorded)
+        self.pair, self.now_ns = live_pair(self.feed)
+        self.feed.calm = False
         self.plain = [self.feed.snapshot()]
         """Messages that go on from there, one a kind."""
         kinds = {b""}
@@ -1166,8 +1369,7 @@ def guided(seconds: int, folder: Path, corpus: Path | None) -> int:
         return 2
     warnings.filterwarnings("error", category=RuntimeWarning)  # Integers of a kernel that overflow.
     folder.mkdir(parents=True, exist_ok=True)
-    _lines[:] = [GUIDED_LINES]
-    bases = [Base(one) for one in recordings(GUIDED_LINES)[:GUIDED_BASES]]
+    bases = [Base(at, recordings(GUIDED_LINES)) for at in range(GUIDED_BASES)]
     with tempfile.TemporaryDirectory() as scratch:
         place, counted, words = corpus or Path(scratch, "corpus"), Path(scratch, "counts"), Path(scratch, "words")
         place.mkdir(parents=True, exist_ok=True)
@@ -1184,7 +1386,14 @@ def guided(seconds: int, folder: Path, corpus: Path | None) -> int:
             for name in GUIDED:
                 for function in functions_of(name):
                     atheris.instrument_func(function)
-            flags = [f"-max_total_time={seconds}", f"-max_len={GUIDED_BYTES}", "-len_control=0", "-print_final_stats=1", "-timeout=20", f"-dict={words}"]
+            flags = [
+                f"-max_total_time={seconds}",
+                f"-max_len={GUIDED_BYTES}",
+                "-len_control=0",
+                "-print_final_stats=1",
+                "-timeout=20",
+                f"-dict={words}",
+            ]
             arguments = [sys.argv[0], *flags, f"-artifact_prefix={folder}/", str(place)]
 
             def mutate(data: bytes, size_max: int, seed: int) -> bytes:
@@ -1205,7 +1414,9 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "alphapack-fuzz", help="folder of the recording of a difference")
+    parser.add_argument(
+        "--out", type=Path, default=Path(tempfile.gettempdir()) / "alphapack-fuzz", help="folder of the recording of a difference"
+    )
     parser.add_argument("--guided", type=int, default=0, metavar="SECONDS", help="let coverage guide the bytes of single frames instead")
     parser.add_argument("--corpus", type=Path, help="folder in which the guided fuzz keeps what it found worth keeping")
     options = parser.parse_args()

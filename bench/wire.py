@@ -186,10 +186,10 @@ def of_latency(data: Real) -> list[Row]:
 
 
 @njit
-def poured(ts_ns: Ints, volumes: Ints, bought: Ints, marks: Ints) -> None:
+def poured(ts_ns: Ints, volumes: Ints, bought: Ints, marks: Ints, reals: Floats) -> None:
     """Pour trades into VPIN's buckets and nothing else."""
     for i in range(len(ts_ns)):
-        tape.take_bucket(ts_ns[i], volumes[i], bought[i], marks)
+        tape.take_bucket(ts_ns[i], volumes[i], bought[i], marks, reals)
 
 
 @njit
@@ -209,9 +209,9 @@ def vpin_alone(data: Real) -> Outcome:
     at = data.starts[:-1][which]
     stamps_ns, volumes, bought = data.stamps_ns[which], data.lots[at], (data.keys[at] < 0).astype(np.int64)
     start = clock()
-    poured(stamps_ns, volumes, bought, target.marks)
+    poured(stamps_ns, volumes, bought, target.marks, target.reals)
     seconds = clock() - start
-    return Outcome(seconds, len(volumes), value=float(target.marks[m.BUCKET_GAPS] / target.marks[m.BUCKET_SIZES]))
+    return Outcome(seconds, len(volumes), value=float(target.reals[m.VPIN_NOW]))
 
 
 def imbalance_alone(data: Real) -> Outcome:

@@ -25,7 +25,7 @@ def address(raw: bytes) -> bytes:
 
 
 def load_word(raw: bytes, at: int) -> int:
-    assert 0 <= at and at + 8 <= len(raw), f"read a word at {at} of {len(raw)} bytes"
+    assert 0 <= at <= len(raw) - 8, f"read a word at {at} of {len(raw)} bytes"
     return int.from_bytes(bytes(raw)[at : at + 8], "little", signed=True)
 
 

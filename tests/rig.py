@@ -6,7 +6,7 @@ import importlib.util
 import itertools
 import random
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +22,7 @@ from alphapack.shell.clock import Clock
 from alphapack.shell.committer import Committer
 from alphapack.shell.journal import FileJournal
 from alphapack.shell.ledger import SqliteLedger
+from alphapack.shell.offloop import Work
 from alphapack.shell.recovery import ledger_rows, recover
 from alphapack.shell.runner import Runner
 
@@ -217,10 +218,12 @@ class Live:
 
         self.engine.step = witnessed  # type: ignore[method-assign]
 
-    async def play(self, entries: Sequence[AnyInput], speed: float = float("inf")) -> list[str]:
+    async def play(
+        self, entries: Iterable[AnyInput], speed: float = float("inf"), works: Mapping[str, Work] | None = None, delay_ns: int = 0
+    ) -> list[str]:
         """Play a recording and wait until it is durable; returns why frames of it were rejected."""
         rejected: list[str] = []
-        await asyncio.wait_for(self.runner.play(entries, speed, rejected.append), PATIENCE_S)
+        await asyncio.wait_for(self.runner.play(entries, speed, rejected.append, works or {}, delay_ns), PATIENCE_S)
         await self.settle()
         return rejected
 

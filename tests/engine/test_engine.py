@@ -18,7 +18,7 @@ from alphapack.domain.inputs import (
     Shed,
 )
 from alphapack.domain.market import BookState
-from alphapack.engine.engine import Engine
+from alphapack.engine.engine import Asked, Engine
 from rig import BTC, MS, START_NS, VENUE, S, market_lines, recorded, spoil, stepped, write_capture
 
 SETTINGS = CoreSettings()
@@ -159,6 +159,27 @@ def test_losses_of_the_intake_are_told() -> None:
     engine = started()
     assert engine.step(Shed(2, START_NS, "x:Y", 7)) == [IntakeOverloaded("x:Y", 7, "shed")]
     assert engine.step(Conflated(3, START_NS, "x:Y", 3)) == [IntakeOverloaded("x:Y", 3, "conflated")]
+
+
+def test_work_that_someone_waits_for_is_outstanding_until_its_result_comes() -> None:
+    engine = started()
+    diary = Diary(engine)
+    assert [engine.request(work, b"x") for work in ("double", "snapshot", "double")] == [1, 2, 3]
+    wanted = {1: Asked(START_NS, "double", b"x"), 3: Asked(START_NS, "double", b"x")}
+    assert engine.outstanding == wanted, "nobody waits for a snapshot: it comes as a frame"
+    engine.step(Result(2, START_NS + 7, 99, "double", True, b""))  # Never asked for.
+    assert engine.outstanding == wanted
+    resumed = app.build()
+    Diary(resumed)
+    resumed.load(engine.save())
+    assert resumed.outstanding == wanted
+    for one in (engine, resumed):
+        one.step(Result(3, START_NS + 8, 3, "double", False, b"reason"))
+        assert list(one.outstanding) == [1]
+        one.step(Result(4, START_NS + 9, 1, "double", True, b""))
+        assert one.outstanding == {}
+    assert resumed.hexdigest() == engine.hexdigest() and resumed.save() == engine.save()
+    assert [one.request_id for one in diary.answers] == [99, 3, 1]
 
 
 def test_a_request_is_a_record_and_its_result_reaches_the_handler_of_that_work() -> None:

@@ -35,7 +35,10 @@ interpreted: Any = modules()["binance"]
 CODECS = {market: BinanceCodec(market) for market in MARKETS}
 
 
-def opened(market: Market, name: str = "BTCUSDT", tick: Step = Step(1, 2), lot: Step = Step(1, 3)) -> FeatureBook:
+TICK, LOT = Step(1, 2), Step(1, 3)
+
+
+def opened(market: Market, name: str = "BTCUSDT", tick: Step = TICK, lot: Step = LOT) -> FeatureBook:
     """Return a LIVE book at update 10 that listens to this name."""
     one = FeatureBook(tick, lot, CODECS[market].contract_value(name))
     one.listen(name, CODECS[market].frame_format)
@@ -121,7 +124,7 @@ def check_reads(one: FeatureBook, raw: bytes) -> None:
     scratch = [in_scratch(one, 0), in_scratch(one, 1)]
     assert interpreted.read(Text(raw), 0, len(raw), one.marks) == kind
     assert one.marks[m.BIDS_N : m.MARKS].tolist() == found or kind < 0
-    for around in (b'","X":"', b'00000000}', b'"@depth5'):
+    for around in (b'","X":"', b"00000000}", b'"@depth5'):
         text = around + raw + around[::-1] * 8
         assert binance.read(address(text), len(around), len(around) + len(raw), one.marks) == kind
         if kind >= 0:
@@ -130,17 +133,17 @@ def check_reads(one: FeatureBook, raw: bytes) -> None:
 
 # Frames as the venues send them
 
-DEPTH = b'{"e":"depthUpdate","E":1723161256299,"s":"BTCUSDT","U":11,"u":12,"b":[["100.10","1.500"],["99.00","0"]],"a":[["101.00","2.125"]]}'
+HEAD = b'"E":1723161256299,"s":"BTCUSDT"'
+TOP = b'"s":"BTCUSDT","b":"100.00","B":"2.000","a":"101.00","A":"1.000"'
+DEPTH = b'{"e":"depthUpdate",' + HEAD + b',"U":11,"u":12,"b":[["100.10","1.500"],["99.00","0"]],"a":[["101.00","2.125"]]}'
 DEPTH_FUTURES = (
-    b'{"e":"depthUpdate","E":1723161256299,"T":1723161256298,"s":"BTCUSDT","ps":"BTCUSD","U":11,"u":12,"pu":10,"b":[],"a":[["101.00","2.125"]]}'
+    b'{"e":"depthUpdate","T":1723161256298,' + HEAD + b',"ps":"BTCUSD","st":1,"U":11,"u":12,"pu":10,"b":[],"a":[["101.00","2.125"]]}'
 )
-TRADE = b'{"e":"trade","E":1723161255343,"s":"BTCUSDT","t":3735683259,"p":"101.00","q":"0.020","T":1723161255342,"m":true,"M":true}'
-TRADE_FUTURES = b'{"e":"trade","E":1723161256322,"T":1723161256322,"s":"BTCUSDT","t":5266583935,"p":"101.00","q":"0.006","X":"MARKET","m":false}'
-AGGREGATE = b'{"e":"aggTrade","E":1604221200091,"s":"BTCUSDT","a":408202367,"p":"101.00","q":"0.008","f":448745700,"l":448745703,"T":1604221200090,"m":false}'
-TICKER = b'{"u":50093239212,"s":"BTCUSDT","b":"100.00","B":"2.000","a":"101.00","A":"1.000"}'
-TICKER_FUTURES = (
-    b'{"e":"bookTicker","u":5123107839020,"s":"BTCUSDT","b":"100.00","B":"2.000","a":"101.00","A":"1.000","T":1723161256313,"E":1723161256313}'
-)
+TRADE = b'{"e":"trade",' + HEAD + b',"t":3735683259,"p":"101.00","q":"0.020","T":1723161255342,"m":true,"M":true}'
+TRADE_FUTURES = b'{"e":"trade","T":1723161256322,' + HEAD + b',"t":5266583935,"p":"101.00","q":"0.006","X":"MARKET","m":false}'
+AGGREGATE = b'{"e":"aggTrade",' + HEAD + b',"a":408202367,"p":"101.00","q":"0.008","f":448745700,"l":448745703,"T":1604221200090,"m":false}'
+TICKER = b'{"u":50093239212,' + TOP + b"}"
+TICKER_FUTURES = b'{"e":"bookTicker","u":5123107839020,' + TOP + b',"T":1723161256313,"E":1723161256313}'
 FRAMES: tuple[tuple[Market, bytes], ...] = (
     ("spot", DEPTH),
     ("usdm", DEPTH_FUTURES),
@@ -172,7 +175,8 @@ def test_every_kind_is_read_and_so_is_what_it_says(market: Market, raw: bytes) -
     assert check(market, one, raw) == check(market, one, wrapped(raw)) == kind
     wanted = meaning(market, raw, one)
     del wanted["s"], wanted["ns"]
-    assert {key: in_scratch(one, "ba".index(key)) if isinstance(value, list) else field(one, key) for key, value in wanted.items()} == wanted
+    for key, value in wanted.items():
+        assert (in_scratch(one, "ba".index(key)) if isinstance(value, list) else field(one, key)) == value, key
     for text in (raw, wrapped(raw)):
         check_reads(one, text)
 
@@ -291,14 +295,14 @@ def test_keys_come_in_any_order(frame: tuple[Market, bytes], chance: Any, wrap: 
 def test_a_key_that_comes_twice_is_for_the_decoder(market: Market, raw: bytes) -> None:
     found = members(raw)
     for key, value in found:
-        if key == "ps":
+        if key in ("ps", "st"):
             continue  # Nobody asks for it.
         for at in range(len(found) + 1):
             assert read(opened(market), joined([*found[:at], (key, value), *found[at:]])) == wire.UNFAMILIAR, key
 
 
 @pytest.mark.parametrize(("market", "raw"), FRAMES)
-@pytest.mark.parametrize("key", ["c", "k", "g", "z", "1", "_", "e2", "sp", "px", "stream", "data", "lastUpdateId", "result", "", "é", "\x01"])
+@pytest.mark.parametrize("key", ["c", "k", "g", "z", "1", "_", "e2", "sp", "px", "stream", "data", "lastUpdateId", "", "é", "\x01"])
 def test_unknown_keys_are_for_the_decoder(market: Market, raw: bytes, key: str) -> None:
     found = members(raw)
     for value in (b"1", b'"x"', b"true"):
@@ -328,11 +332,12 @@ def test_capitals_that_a_venue_adds_say_nothing(market: Market, raw: bytes, key:
 
 
 VALUES = (
-    *(b'"100.00"', b'"1.5"', b'"0"', b'"0.00"', b'"1.005"', b'"1e2"', b'"x"', b'""', b'" 1"', b'"-1"', b'"1,5"', b'"5000000000000000000"', b"100"),
-    *(b"1.5", b"15", b"0", b"007", b"-1", b"1e3", b"true", b"false", b"null", b"[]", b"{}", b'[["1.5","2"]]', b'[["100.5","2"],["99","0"]]'),
-    *(b'[["1.5",2]]', b"[[]]", b'[["0","2"]]', b'"BTCUSDT"', b'"btcusdt"', b'"BTCUSD"', b'"BTCUSDTX"', b'"trade"', b'"depthUpdate"'),
-    *(b'"bookTicker"', b'"aggTrade"', b'"kline"', b'"tradeX"', b'"\\u0074rade"', b"9007199254740993", b"999999999999999999", b"1000000000000000000"),
-    *(b"9223372036854775807", b"1723161256299", b"1723161256299000", b"99999999999999999", b"10", b"11", b"12", b"2147483648", b'"1723161256299"'),
+    *(b'"100.00"', b'"1.5"', b'"0"', b'"0.00"', b'"1.005"', b'"1e2"', b'"x"', b'""', b'" 1"', b'"-1"', b'"1,5"', b'"5000000000000000000"'),
+    *(b"100", b"1.5", b"15", b"0", b"007", b"-1", b"1e3", b"true", b"false", b"null", b"[]", b"{}", b'[["1.5","2"]]'),
+    *(b'[["100.5","2"],["99","0"]]', b'[["1.5",2]]', b"[[]]", b'[["0","2"]]', b'"BTCUSDT"', b'"btcusdt"', b'"BTCUSD"', b'"BTCUSDTX"'),
+    *(b'"trade"', b'"depthUpdate"', b'"bookTicker"', b'"aggTrade"', b'"kline"', b'"tradeX"', b'"\\u0074rade"', b"9007199254740993"),
+    *(b"999999999999999999", b"1000000000000000000", b"9223372036854775807", b"1723161256299", b"1723161256299000", b"99999999999999999"),
+    *(b"10", b"11", b"12", b"2147483648", b'"1723161256299"', b'"1.' + b"0" * 40 + b'"'),
 )
 KEYS = ["e", "E", "T", "s", "U", "u", "pu", "b", "a", "B", "A", "t", "f", "l", "p", "q", "m", "M", "X", "ps", "st", "k", "lastUpdateId"]
 
@@ -379,12 +384,15 @@ def test_streams_of_partial_depth_are_declined_wherever_they_say_so(before: int,
     one = opened("spot")
     assert read(one, raw) == wire.UNFAMILIAR
     check_reads(one, raw)
-    for other in (stream.replace(b"@depth", b"@dept"), stream[: before + 6], stream[: before + 6] + b"@100ms", stream.replace(b"@depth", b"@depth@")):
+    whole = stream[: before + 6]
+    for other in (stream.replace(b"@depth", b"@dept"), whole, whole + b"@100ms", stream.replace(b"@depth", b"@depth@")):
         assert read(one, wrapped(DEPTH, other)) == binance.DEPTH
         check_reads(one, wrapped(DEPTH, other))
 
 
-@pytest.mark.parametrize("stream", [b"", b"x", b"\\u0040depth5", b'"', b"a\\", b"\xc3\xa9", b"}", b"\x1f", b"tab\t", b"a" * 7, b"a" * 8, b"a" * 500])
+@pytest.mark.parametrize(
+    "stream", [b"", b"x", b"\\u0040depth5", b'"', b"a\\", b"\xc3\xa9", b"}", b"\x1f", b"tab\t", b"a" * 7, b"a" * 8, b"a" * 500]
+)
 def test_a_stream_name_is_plain_text_or_for_the_decoder(stream: bytes) -> None:
     one = opened("spot")
     plain = all(32 <= byte < 125 and byte not in b'"\\' for byte in stream)
@@ -424,7 +432,7 @@ def test_the_name_is_the_books_own_to_the_last_letter(n: int) -> None:
     own = frame.replace(b"%b", name.encode())
     assert read(one, own) == binance.TICKER
     check_reads(one, own)
-    others = [name[:-1], name + "X", name + "\0", name[:-1] + "#", "#" + name[1:], name.swapcase() + "#", name[: n // 2] + "#" + name[n // 2 + 1 :], ""]
+    others = [name[:-1], name + "X", name + "\0", name[:-1] + "#", "#" + name[1:], name[: n // 2] + "#" + name[n // 2 + 1 :], ""]
     for other in others:
         assert read(one, frame.replace(b"%b", other.encode())) == wire.UNFAMILIAR, other
 

@@ -21,13 +21,10 @@ Change = tuple[int, int]
 
 def blank(room: int = ROOM) -> Int64Array1D:
     """Return two empty sides with room for so many far levels each."""
-    side = W + book.WORDS + 2 * room
-    levels = np.zeros(book.HEAD + 2 * side, np.int64)
-    for head, at in zip(SIDES, (book.HEAD, book.HEAD + side), strict=True):
-        places = {book.RING: at, book.BITS: at + W, book.FAR_AT: at + W + book.WORDS, book.ROOM: room}
-        for place, value in places.items():
-            levels[head + place] = value
-        book.clear(levels, head)
+    levels = np.zeros(book.FAR_FROM + 4 * room, np.int64)
+    for side, at in ((book.BID, book.FAR_FROM), (book.ASK, book.FAR_FROM + 2 * room)):
+        levels[side + book.FAR_AT], levels[side + book.ROOM] = at, room
+        book.clear(levels, side)
     return levels
 
 
@@ -44,8 +41,8 @@ def check(levels: Int64Array1D, side: int, held: Held) -> None:
     for depth in {1, 5, len(held), len(held) + 3} - {0}:
         assert collected(levels, side, depth) == best[:depth]
     head = levels[side : side + book.SIDE].tolist()
-    ring = levels[head[book.RING] : head[book.RING] + W]
-    words = levels[head[book.BITS] : head[book.BITS] + book.WORDS]
+    ring = levels[book.ring_of(side) : book.ring_of(side) + W]
+    words = levels[book.bits_of(side) : book.bits_of(side) + book.WORDS]
     occupied = np.flatnonzero(np.unpackbits(words.view(np.uint8), bitorder="little"))
     assert occupied.tolist() == np.flatnonzero(ring).tolist()
     assert (head[book.NEAR], head[book.NEAR] + head[book.FAR]) == (len(occupied), len(held))
@@ -147,7 +144,7 @@ def test_a_side_that_was_emptied_is_filled_anew_anywhere(first: int) -> None:
     book.clear(levels, book.BID)
     check(levels, book.BID, {})
     check_top(levels, book.BID, {})
-    assert not levels[levels[book.BID + book.RING] : levels[book.BID + book.FAR_AT]].any()
+    assert not levels[book.HEAD : book.FAR_FROM].any()
 
 
 def test_what_is_not_there_can_be_removed_anywhere() -> None:
@@ -201,8 +198,7 @@ def test_compiled_and_interpreted_levels_are_equal(base: int, messages: list[lis
     one, two = blank(), blank()
     for message in messages:
         for away, lots in message:
-            key = np.int64(base + away)  # As the arrays give it.
-            assert book.put(one, book.BID, key, lots) == plain.put(two, book.BID, key, lots)
+            assert book.put(one, book.BID, base + away, lots) == plain.put(two, book.BID, base + away, lots)
         book.walk(one, book.BID)
         plain.walk(two, book.BID)
         assert (one == two).all()

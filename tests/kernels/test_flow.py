@@ -11,7 +11,6 @@ import sys
 from bisect import bisect_right
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -450,6 +449,7 @@ def test_every_kernel_gives_the_same_bits_compiled_and_interpreted(monkeypatch: 
     plain = modules(calls)
     for name in ("book", "wire", "tape", "flow", "frames"):
         monkeypatch.setattr(books, name, Pairs(name, plain[name]))
+    monkeypatch.setattr(books, "_take_frame", books.frames.frame)
     monkeypatch.setattr(books, "LEVELS_FIRST", 64)
     draw = random.Random(7)
     for contract in (None, 10.0):
@@ -469,8 +469,9 @@ def test_every_kernel_gives_the_same_bits_compiled_and_interpreted(monkeypatch: 
                 price, quantity = b'"%d.%d"' % divmod(draw.randint(997, 1_004), 10), b'"%d.5"' % draw.randint(0, 9)
                 one.trade(ts_ns, price, quantity, buyer_is_taker=draw.random() < 0.5)
                 taker = (step, *divmod(draw.randint(997, 1_004), 10), draw.randint(1, 9))
-                one.frame(ts_ns, b'{"e":"trade","E":1723161255343,"s":"BTCUSDT","t":%d,"p":"%d.%d","q":"0.0%d0","m":true,"M":false}' % taker)
-                one.frame(ts_ns, b'{"stream":"b@t","data":{"u":%d,"s":"BTCUSDT","b":"99.5","B":"1.0","a":"102.0","A":"1.0"}}' % (step + 400))
+                one.frame(ts_ns, b'{"e":"trade","E":1723161255343,"s":"BTCUSDT","t":%d,"p":"%d.%d","q":"0.0%d0","m":true,"M":true}' % taker)
+                ticker = b'{"u":%d,"s":"BTCUSDT","b":"99.5","B":"1.0","a":"102.0","A":"1.0"}' % (step + 400)
+                one.frame(ts_ns, b'{"stream":"btcusdt@bookTicker","data":%b}' % ticker)
             elif step % 3 == 1:
                 one.diff(ts_ns, levels(bids), levels(asks))
                 one.last_update = step + 1

@@ -31,6 +31,16 @@ def features(one: FeatureBook, ts_ns: int) -> dict[str, float]:
     return dict(zip(FEATURES, one.features(ts_ns).tolist(), strict=True))
 
 
+def open_bucket(one: FeatureBook) -> list[float]:
+    """Return the lots that buyers and sellers took of the bucket that is open."""
+    return [lots / 50 for lots in one.marks[m.BUCKET_BOUGHT : m.BUCKET_SOLD + 1].tolist()]
+
+
+def full_buckets(one: FeatureBook) -> list[list[float]]:
+    """Return gap and size of the full buckets in lots, oldest first."""
+    return [[lots / 50 for lots in bucket] for bucket in one._held(m.BUCKETS).tolist()]
+
+
 def trade(one: FeatureBook, ts_ns: int, lots: int, buyer: bool) -> None:
     one.trade(ts_ns, b'"1000.0"', b'"%d.%03d"' % divmod(lots, 1_000), buyer_is_taker=buyer)
 
@@ -67,19 +77,19 @@ def test_buckets_are_those_poured_lot_by_lot(size: int, trades: list[tuple[int, 
         trade(one, START_NS + i, lots, buyer)
         naive.pour(lots, buyer)
         naive.check(features(one, START_NS + i))
-        assert one.marks[m.BUCKET_BOUGHT : m.BUCKET_SOLD + 1].tolist() == [naive.bought, naive.sold]
-        assert one.marks[m.BUCKET_GAPS] == sum(naive.gaps[-50:])
-        assert one.marks[m.BUCKET_SIZES] == size * len(naive.gaps[-50:])
+        assert open_bucket(one) == [naive.bought, naive.sold]
+        assert full_buckets(one) == [[gap, size] for gap in naive.gaps[-50:]]
 
 
 def test_a_trade_is_split_at_the_edge_of_a_bucket() -> None:
     one = opened()
     trade(one, START_NS, 30, True)
     trade(one, START_NS, 45, False)
-    assert one.marks[m.BUCKET_GAPS] == 30 - 20
-    assert one.marks[m.BUCKET_BOUGHT : m.BUCKET_SOLD + 1].tolist() == [0, 25]
+    assert full_buckets(one) == [[30 - 20, 50]]
+    assert open_bucket(one) == [0, 25]
     trade(one, START_NS, 25, True)
-    assert (one.marks[m.BUCKET_GAPS], features(one, START_NS)["vpin_n"]) == (10 + 0, 2)
+    assert full_buckets(one) == [[10, 50], [0, 50]]
+    assert features(one, START_NS)["vpin_n"] == 2
 
 
 @pytest.mark.parametrize("lots", [1, 49, 50, 51, 2_499, 2_500, 2_501, 2_549, 2_550, 2_551, 5_075, 1_000_003])
@@ -93,22 +103,23 @@ def test_a_trade_over_many_buckets_is_the_same_volume_in_many_trades(lots: int, 
             trade(one, START_NS, before, False)
     trade(whole, START_NS, lots, True)
     for part in [999] * (lots // 999) + ([lots % 999] if lots % 999 else []):
-        tape.take_bucket(START_NS, part, 1, single.marks)
-    assert whole.marks[m.BUCKET : m.BUCKET_SIZES + 1].tolist() == single.marks[m.BUCKET : m.BUCKET_SIZES + 1].tolist()
-    kept = [one._held(m.BUCKETS).tolist() for one in (whole, single)]
-    assert kept[0] == kept[1]
+        tape.take_bucket(START_NS, part, 1, single.marks, single.reals)
+    assert open_bucket(whole) == open_bucket(single)
+    assert full_buckets(whole) == full_buckets(single)
+    kept = [[one[name] for name in ("vpin", "vpin_n")] for one in (features(whole, START_NS), features(single, START_NS))]
+    assert np.array_equal(kept[0], kept[1], equal_nan=True)
 
 
 def test_a_volume_of_any_size_fills_buckets_of_any_size_in_no_time() -> None:
     one = opened(0.001)
-    tape.take_bucket(START_NS, m.VOLUME_MAX - 1, 1, one.marks)
-    tape.take_bucket(START_NS, m.VOLUME_MAX - 1, 0, one.marks)
+    tape.take_bucket(START_NS, m.VOLUME_MAX - 1, 1, one.marks, one.reals)
+    tape.take_bucket(START_NS, m.VOLUME_MAX - 1, 0, one.marks, one.reals)
     found = features(one, START_NS)
     assert (found["vpin"], found["vpin_n"]) == (1.0, 50)
-    assert one.marks[m.BUCKET_SIZES] == 50
+    assert full_buckets(one) == [[1, 1]] * 50
     one = opened(1e9)
     for _ in range(3_000):
-        tape.take_bucket(START_NS, m.VOLUME_MAX - 1, 1, one.marks)
+        tape.take_bucket(START_NS, m.VOLUME_MAX - 1, 1, one.marks, one.reals)
     assert features(one, START_NS)["vpin"] == 1.0
 
 
@@ -135,10 +146,11 @@ class Day:
         self.trades: list[tuple[int, int]] = []
 
     def size(self, ts_ns: int) -> int:
+        """Return a fiftieth of the day, in fiftieths of a lot."""
         if ts_ns - self.trades[0][0] < DAY_NS:
             return 0
         slot = ts_ns // m.SLOT_NS
-        return max(1, sum(lots for at, lots in self.trades if slot - 144 < at // m.SLOT_NS <= slot) // 50)
+        return sum(lots for at, lots in self.trades if slot - 144 < at // m.SLOT_NS <= slot)
 
 
 WAITS_S = st.sampled_from([0, 1, 599, 600, 601, 3_600, 7_200, 43_200, 85_800, 86_399, 86_400, 86_401, 87_000, 200_000])
@@ -163,25 +175,26 @@ def test_a_bucket_opens_once_a_day_is_known_and_keeps_its_size_until_it_is_full(
     assert one.marks[m.BUCKET] == 0 and features(one, START_NS + DAY_NS - 1)["vpin_n"] == 0
     trade(one, START_NS + DAY_NS - 1, 100, True)
     assert one.marks[m.BUCKET] == 0
-    trade(one, START_NS + DAY_NS, 400, False)  # The first hour's slot has left: 23 x 1000, 100 and 400.
-    assert one.marks[m.BUCKET] == (23_000 + 500) // 50 == 470
-    assert one.marks[m.BUCKET_BOUGHT : m.BUCKET_SOLD + 1].tolist() == [0, 400], "the trade that opens it is poured into it"
+    trade(one, START_NS + DAY_NS, 410, False)  # The first hour's slot has left: 23 x 1000, 100 and 410 are the day.
+    assert one.marks[m.BUCKET] / 50 == 23_510 / 50 == 470.2
+    assert open_bucket(one) == [0, 410], "the trade that opens it is poured into it"
     trade(one, START_NS + DAY_NS + 3_600 * S, 100, True)  # A second thousand has left.
-    assert one._held(m.BUCKETS).tolist() == [[400 - 70, 470]]
-    assert one.marks[m.BUCKET] == (22_000 + 600) // 50 == 452
-    assert one.marks[m.BUCKET_BOUGHT : m.BUCKET_SOLD + 1].tolist() == [30, 0]
+    (bucket,) = full_buckets(one)
+    assert bucket == pytest.approx([410 - 60.2, 470.2])
+    assert one.marks[m.BUCKET] / 50 == (22_000 + 610) / 50
+    assert open_bucket(one) == pytest.approx([39.8, 0])
 
 
 def test_buckets_of_different_sizes_weigh_what_they_hold() -> None:
     one = opened(None)
-    one.marks[m.BUCKET_FIXED] = 10
+    one.marks[m.BUCKET_FIXED] = 50 * 10
     for i in range(30):
-        tape.take_bucket(START_NS, 10, i % 2, one.marks)
-    one.marks[m.BUCKET_FIXED] = 30
-    tape.take_bucket(START_NS, 10, 1, one.marks)  # The bucket that is open keeps its size.
+        tape.take_bucket(START_NS, 10, i % 2, one.marks, one.reals)
+    one.marks[m.BUCKET_FIXED] = 50 * 30
+    tape.take_bucket(START_NS, 10, 1, one.marks, one.reals)  # The bucket that is open keeps its size.
     for _ in range(25):
-        tape.take_bucket(START_NS, 20, 1, one.marks)
-        tape.take_bucket(START_NS, 10, 0, one.marks)
+        tape.take_bucket(START_NS, 20, 1, one.marks, one.reals)
+        tape.take_bucket(START_NS, 10, 0, one.marks, one.reals)
     # 50 are kept: 25 of 30 with a gap of 10, and before them 25 of 10 with a gap of 10.
     assert features(one, START_NS)["vpin"] == (25 * 10 + 25 * 10) / (25 * 30 + 25 * 10)
 
@@ -338,7 +351,7 @@ def test_a_long_silence_is_as_many_seconds_without_trades(silence_s: int) -> Non
 def test_flows_that_are_all_alike_are_no_variance_though_sums_round() -> None:
     one = opened()
     one.marks[m.SECONDS], one.marks[m.SECOND_AT] = m.KYLE_S, 10**9
-    for place in range(m.KYLE_S):
+    for place in range(m.KYLE_RING):
         one.reals[m.KYLE_FLOWS + place], one.reals[m.KYLE_MOVES + place] = 0.1 + 1e-17 * (place % 2), (-1) ** place
         one.reals[m.KYLE_TRADES + place] = 1.0
     with warnings.catch_warnings():

@@ -16,7 +16,7 @@ from alphapack.domain.events import FrameError
 from alphapack.domain.market import Step
 from alphapack.kernels import flow, wire
 from alphapack.kernels import marks as m
-from alphapack.models.book import BOOK_LEVELS_MAX, CONTRACT_UNITS_MIN, FEATURES, QUIET, TAKEN, CrossedBook, FeatureBook
+from alphapack.models.book import BASE_UNITS_MAX, BOOK_LEVELS_MAX, CONTRACT_UNITS_MIN, FEATURES, QUIET, TAKEN, CrossedBook, FeatureBook
 
 MS = 1_000_000
 SECOND = 1_000 * MS
@@ -236,14 +236,15 @@ def test_inverse_volume_is_rounded_once_to_a_whole_base_unit(ticks: int, lots: i
 
 
 @pytest.mark.parametrize("contract", [10.0, 100.0, 0.1, 12.5])
-@pytest.mark.parametrize("price", ["0.00001", "0.5", "98", "61734.5", "12345678"])
+@pytest.mark.parametrize("price", ["0.00001", "0.5", "98", "61734.5", "12345678", "1000000000000000"])
 def test_base_units_make_one_contract_enough_of_them_and_stay_as_they_are(contract: float, price: str) -> None:
     book = FeatureBook(None, None, contract)
     book.snapshot(f'[["{price}","2"]]'.encode(), b"[]")
     assert base_units(book) == 0, "not known before the book is LIVE"
     book.start(START_NS)
     units, one = base_units(book), Fraction(str(contract)) / Fraction(price)
-    assert one * units >= CONTRACT_UNITS_MIN and (units == 1 or one * units / 10 < CONTRACT_UNITS_MIN)
+    assert one * units >= CONTRACT_UNITS_MIN or units == BASE_UNITS_MAX
+    assert one * units / 10 < CONTRACT_UNITS_MIN or units == 1
     assert str(units).strip("0") == "1"
     book.snapshot(b'[["0.000001","2"]]', b'[["99999999","1"]]')
     book.start(START_NS + SECOND)
@@ -545,7 +546,8 @@ def test_a_live_book_needs_steps_and_a_name() -> None:
 def test_a_level_that_an_order_book_knows_counts_what_was_traded_and_what_was_cancelled() -> None:
     book = opened()
     book.start(START_NS - 10 * SECOND)
-    for ticks, lots, explained in ((1_000, 1_500, 500), (1_000, 900, 0), (1_000, 1_200, 0), (-1_010, 0, 1_000), (990, 3_000, 0), (-5_000, 7, 0)):
+    changes = ((1_000, 1_500, 500), (1_000, 900, 0), (1_000, 1_200, 0), (-1_010, 0, 1_000), (990, 3_000, 0), (-5_000, 7, 0))
+    for ticks, lots, explained in changes:
         book.order(START_NS, ticks, lots, explained)
     found = values(book, START_NS)
     # Falls at the top: 500 traded, 600 cancelled, 1000 traded; a rise, no change, and a new level in reach of the top.
@@ -594,9 +596,9 @@ def test_a_fixed_bucket_is_counted_in_lots_whenever_they_are_known() -> None:
             book.trade(START_NS, b'"100"', b'"1"', buyer_is_taker=True)
         found = values(book, START_NS)
         assert (found["vpin"], found["vpin_n"]) == (1.0, 50)
-        assert int(book.marks[m.BUCKET_FIXED]) * book.lot.size == Fraction(5, 2)
+        assert int(book.marks[m.BUCKET_FIXED]) * book.lot.size == 50 * Fraction(5, 2)
         book.trade(START_NS, b'"100"', b'"0.0001"', buyer_is_taker=True)
-        assert int(book.marks[m.BUCKET_FIXED]) * book.lot.size == Fraction(5, 2)
+        assert int(book.marks[m.BUCKET_FIXED]) * book.lot.size == 50 * Fraction(5, 2)
         assert values(book, START_NS)["vpin"] == 1.0
 
 
@@ -620,7 +622,7 @@ def test_buckets_are_saved_and_refined_with_all_else(contract: float | None, buc
     book, end_ns = fed(None, None), START_NS + 200 * 900 * SECOND
     found = values(book, end_ns)
     assert 0 < found["vpin"] < 1 and found["vpin_n"] == 50
-    if contract is None and bucket is not None:  # One that follows the volume is a whole number of the lots that are known.
+    if contract is None:
         for name, value in values(fed(Step(1, 2), Step(1, 3)), end_ns).items():
             assert found[name] == value or math.isnan(value), name
 

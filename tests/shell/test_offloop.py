@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,11 +9,12 @@ import pytest
 from alphapack import app
 from alphapack.config import Settings
 from alphapack.domain.events import WorkRequested
-from alphapack.domain.inputs import AnyInput, Configure, CoreSettings, Heartbeat, Result, SessionStart
+from alphapack.domain.inputs import AnyInput, Configure, CoreSettings, Frame, Heartbeat, Result, SessionStart
 from alphapack.engine.engine import Engine
+from alphapack.models import microprice
 from alphapack.shell.journal import read_journal
-from alphapack.shell.offloop import REASON_BYTES_MAX, Work, Worker, done, steps
-from rig import MS, PATIENCE_S, START_NS, FakeClock, Live, market_lines, recorded, stepped, until, write_capture
+from alphapack.shell.offloop import REASON_BYTES_MAX, Delayed, Work, Worker, done, steps
+from rig import BTC, MS, PATIENCE_S, START_NS, VENUE, FakeClock, Live, S, market_lines, recorded, stepped, until, write_capture
 
 DELAY_NS = 50 * MS
 ASKED_NS = START_NS + 10 * MS
@@ -121,21 +123,135 @@ def test_a_recording_with_its_answers_replays_without_any_work() -> None:
     assert again.hexdigest() == engine.hexdigest()
 
 
-def test_a_journal_is_replayed_without_doing_the_work_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the core asks of a recording's means is answered there; a journal holds the answers already."""
-    path = write_capture(tmp_path, market_lines(100))
+# Taken up again
 
-    async def serve() -> str:
+
+def resumed(engine: Engine) -> Engine:
+    """The engine of a process that began after this one was killed."""
+    other = curious()
+    other.load(engine.save())
+    return other
+
+
+@pytest.mark.parametrize("cut", range(25))
+def test_a_restart_anywhere_between_request_and_answer_changes_nothing(cut: int) -> None:
+    whole = curious()
+    entries = [entry for entry, _ in steps(whole, beats(22), {"double": doubled}, DELAY_NS)]
+    assert len(answers(entries)) == 3
+    engine = curious()
+    before = [entry for entry, _ in steps(engine, beats(22)[:cut], {"double": doubled}, DELAY_NS)]
+    engine = resumed(engine)
+    after = [entry for entry, _ in steps(engine, beats(22)[cut:], {"double": doubled}, DELAY_NS)]
+    assert before + after == entries
+    assert engine.hexdigest() == whole.hexdigest() and engine.save() == whole.save()
+
+
+def test_what_a_recording_left_unanswered_is_answered_when_it_goes_on_however_late() -> None:
+    engine = curious()
+    for entry in beats(4):
+        engine.step(entry)
+    assert sorted(engine.outstanding) == [1, 2, 3]
+    delayed = Delayed(resumed(engine), {"double": doubled}, DELAY_NS)
+    assert list(delayed.answers(ASKED_NS + DELAY_NS - 1)) == []
+    (first,) = delayed.answers(ASKED_NS + DELAY_NS)
+    assert first == Result(engine.seq + 1, ASKED_NS + DELAY_NS, 1, "double", True, b"2")
+    rest = list(delayed.answers(START_NS + S))
+    assert [(one.request_id, one.ts_ns) for one in rest] == [(2, ASKED_NS + DELAY_NS + 10 * MS), (3, ASKED_NS + DELAY_NS + 20 * MS)]
+    assert list(delayed.answers(START_NS + 2 * S)) == [], "each is answered once"
+
+
+def test_an_answer_never_comes_before_what_the_engine_has_seen() -> None:
+    engine = curious()
+    for entry in beats(30):
+        engine.step(entry)
+    late = list(Delayed(engine, {"double": doubled}, DELAY_NS).answers(engine.now_ns))
+    assert [one.ts_ns for one in late] == [engine.now_ns] * 3
+    assert [one.request_id for one in late] == [1, 2, 3]
+
+
+def test_requests_without_means_or_that_nobody_waits_for_are_not_kept() -> None:
+    engine = curious()
+    delayed = Delayed(engine, {"another": not_again}, DELAY_NS)
+    for entry in beats(10):
+        delayed.note(engine.step(entry))
+    assert list(delayed.answers(START_NS + S)) == []
+    engine = app.build()
+    delayed = Delayed(engine, {"snapshot": not_again}, DELAY_NS)
+    for entry in recorded_lines(20):
+        delayed.note(engine.step(entry))
+    assert list(delayed.answers(START_NS + 60 * S)) == [] and engine.outstanding == {}, "the core takes no snapshots as results"
+
+
+# A market whose microprice is fitted
+
+
+def recorded_lines(count: int, step_ns: int = 20 * MS) -> list[AnyInput]:
+    """The inputs of a market in which, after 40 s, Stoikov's microprice is fitted."""
+    entries: list[AnyInput] = [Configure(1, START_NS, CoreSettings()), SessionStart(2, START_NS, "test")]
+    return entries + [Frame(3 + i, ts_ns, VENUE, "BTCUSDT", raw) for i, (ts_ns, raw) in enumerate(market_lines(count, step_ns=step_ns))]
+
+
+MARKET = recorded_lines(1_000, 50 * MS)
+WORKS = {"microprice": microprice.work}
+
+
+def test_a_recording_that_is_served_ends_as_one_that_is_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work that the core asks for is answered at the same instants, and a journal holds the answers already."""
+    path = write_capture(tmp_path, market_lines(1_000, step_ns=50 * MS))
+
+    async def serve() -> Live:
         async with Live(tmp_path / "state") as host:
-            await host.play([entry for entry, _ in steps(app.build(), recorded(path), {"snapshot": doubled}, DELAY_NS)])
-            assert answers([entry for entry, _ in host.seen]) != []
-            return host.engine.hexdigest()
+            await host.play(recorded(path), works=app.WORKS, delay_ns=app.WORK_DELAY_NS)
+            return host
 
-    digest = asyncio.run(serve())
-    monkeypatch.setattr(app, "WORKS", {"snapshot": doubled})
-    assert app.replay(Settings(), [path], complain=lambda text: None).digest == digest
-    monkeypatch.setattr(app, "WORKS", {"snapshot": not_again})
-    assert app.replay(Settings(), [tmp_path / "state" / "journal"], complain=lambda text: None).digest == digest
+    host = asyncio.run(serve())
+    fits = answers([entry for entry, _ in host.seen])
+    assert [(one.work, one.ok) for one in fits] == [("microprice", True)]
+    now = host.engine.microstructure.microstructure(BTC)
+    assert now is not None and now.microprice_stoikov is not None and now.bid is not None and now.ask is not None
+    assert now.bid <= now.microprice_stoikov <= now.ask
+    assert host.engine.outstanding == {}
+    assert app.replay(Settings(), [path], complain=lambda text: None).digest == host.engine.hexdigest()
+    monkeypatch.setattr(app, "WORKS", {"microprice": not_again})
+    assert app.replay(Settings(), [tmp_path / "state" / "journal"], complain=lambda text: None).digest == host.engine.hexdigest()
+
+
+@pytest.fixture(scope="module")
+def whole() -> tuple[Engine, list[AnyInput]]:
+    engine = app.build()
+    return engine, [entry for entry, _ in steps(engine, MARKET, WORKS, DELAY_NS)]
+
+
+@pytest.mark.parametrize("checkpoint", [True, False])
+@pytest.mark.parametrize("away", [(-1,), (0,), (1,), (-300, -1, 0, 1, 40)])
+def test_a_served_recording_that_was_killed_about_its_answer_ends_as_if_it_had_not_been(
+    tmp_path: Path, whole: tuple[Engine, list[AnyInput]], away: tuple[int, ...], checkpoint: bool
+) -> None:
+    engine, entries = whole
+    (fit,) = answers(entries)
+    sources = [entry for entry in entries if not isinstance(entry, Result)]
+    place = next(i for i, entry in enumerate(sources) if entry.ts_ns >= fit.ts_ns)  # The answer comes right before this one.
+
+    async def live(stop: int | None) -> Live:
+        host = Live(tmp_path / "state", checkpoint_inputs=77)
+        await host.play(itertools.islice(MARKET, stop), works=WORKS, delay_ns=DELAY_NS)
+        host.close(checkpoint=checkpoint)
+        return host
+
+    for one in away:
+        asyncio.run(live(place + one))
+    host = asyncio.run(live(None))
+    assert host.engine.hexdigest() == engine.hexdigest()
+    assert list(read_journal(tmp_path / "state" / "journal")) == entries
+    assert host.engine.save() == engine.save()
+
+
+def test_a_fit_that_failed_leaves_all_else_as_it_is() -> None:
+    engine = app.build()
+    for _ in steps(engine, MARKET, {"microprice": fail}, DELAY_NS):
+        pass
+    now = engine.microstructure.microstructure(BTC)
+    assert now is not None and now.microprice_stoikov is None and now.mid is not None
 
 
 # Live

@@ -10,8 +10,8 @@ A key is +ticks of a bid and -ticks of an ask, so that on either side the best l
 Nothing lies above ``high``. A walk down the levels goes on from the ring into the far ones, so what is read never depends
 on which of them holds a level; ``settle`` moves the window when the best has drifted from it, for speed alone.
 
-All of it is one int64 array: the heads of the two sides at 0 and ``SIDE``, then rings, bitmaps and far levels, whose places
-the heads tell.
+All of it is one int64 array: the heads of the two sides at 0 and ``SIDE``, then their rings, their bitmaps, and the far levels,
+whose place the heads tell.
 """
 
 import numpy as np
@@ -21,29 +21,41 @@ from alphapack.jit import leading_zeros, njit
 
 WINDOW = 1 << 16
 WORDS = WINDOW // 64
-ONE = np.int64(1)
-"""A bit to be shifted as far as the highest, which a plain 1 of the interpreter would not survive in an int64."""
 TOP = 10
 """Levels copied out: the deepest that a feature looks at."""
 LOWEST = -(1 << 62)
 """Key of a level that is not there."""
 
 # A side's head.
-HIGH, BOUND, NEAR, FAR, RING, BITS, FAR_AT, ROOM = 0, 1, 2, 3, 4, 5, 6, 7
-"""Highest key of the window; no key is above BOUND; levels in the ring; far levels; where ring, bitmap and far keys begin;
-room for far levels (their quantities begin at FAR_AT + ROOM)."""
-TOP_N, KEYS, LOTS = 8, 9, 9 + TOP
-OLD_KEYS, OLD_LOTS = 9 + 2 * TOP, 9 + 3 * TOP
+HIGH, BOUND, NEAR, FAR, FAR_AT, ROOM = 0, 1, 2, 3, 4, 5
+"""Highest key of the window; no key is above BOUND; levels in the ring; far levels; where far keys begin; room for far levels
+(their quantities begin at FAR_AT + ROOM)."""
+TOP_N, KEYS, LOTS = 6, 7, 7 + TOP
+OLD_KEYS, OLD_LOTS = 7 + 2 * TOP, 7 + 3 * TOP
 """The best levels as they were before the message."""
 SIDE = 64
 BID, ASK = 0, SIDE
 HEAD = 2 * SIDE
+FAR_FROM = HEAD + 2 * WINDOW + 2 * WORDS
+"""Where the far levels of the first side begin."""
+
+
+@njit
+def ring_of(side: int) -> int:
+    """Return where a side's ring begins."""
+    return HEAD + side * (WINDOW // SIDE)
+
+
+@njit
+def bits_of(side: int) -> int:
+    """Return where a side's bitmap begins."""
+    return HEAD + 2 * WINDOW + side * (WORDS // SIDE)
 
 
 @njit
 def clear(levels: Int64Array1D, side: int) -> None:
     """Remove every level of a side."""
-    ring, bits = levels[side + RING], levels[side + BITS]
+    ring, bits = ring_of(side), bits_of(side)
     for word in range(WORDS):
         if levels[bits + word] != 0:
             levels[bits + word] = 0
@@ -99,19 +111,14 @@ def put_far(levels: Int64Array1D, side: int, key: int, lots: int) -> int:
 def put_near(levels: Int64Array1D, side: int, key: int, lots: int) -> int:
     """Make ``lots`` the quantity at a key of the window; returns the old one."""
     place = key & (WINDOW - 1)
-    at = levels[side + RING] + place
+    at = ring_of(side) + place
     old = int(levels[at])
-    if lots == old:
-        return old
     levels[at] = lots
-    if old == 0:
-        levels[levels[side + BITS] + (place >> 6)] |= ONE << (place & 63)
-        levels[side + NEAR] += 1
-        if key > levels[side + BOUND]:
-            levels[side + BOUND] = key
-    elif lots == 0:
-        levels[levels[side + BITS] + (place >> 6)] ^= ONE << (place & 63)
-        levels[side + NEAR] -= 1
+    now, was = int(lots != 0), int(old != 0)  # No branch: whether a level comes or goes cannot be predicted.
+    levels[bits_of(side) + (place >> 6)] ^= np.int64(now ^ was) << (place & 63)
+    levels[side + NEAR] += now - was
+    if now > was and key > levels[side + BOUND]:
+        levels[side + BOUND] = key
     return old
 
 
@@ -121,14 +128,59 @@ def put(levels: Int64Array1D, side: int, key: int, lots: int) -> int:
 
     The caller has seen to room for ``NEAR + FAR + 1`` far levels, and brings the best levels up to date with ``walk``.
     """
-    high = levels[side + HIGH]
-    if key > high:
-        if lots == 0:
-            return 0
-        raise_window(levels, side, key + WINDOW // 4)
-    elif key <= high - WINDOW:
+    below = levels[side + HIGH] - key
+    if 0 <= below < WINDOW:
+        return put_near(levels, side, key, lots)
+    return put_beyond(levels, side, key, lots)
+
+
+@njit
+def put_beyond(levels: Int64Array1D, side: int, key: int, lots: int) -> int:
+    """Do what ``put`` does at a key outside the window."""
+    if key < levels[side + HIGH]:
         return put_far(levels, side, key, lots)
+    if lots == 0:
+        return 0
+    raise_window(levels, side, key + WINDOW // 4)
     return put_near(levels, side, key, lots)
+
+
+@njit
+def put_all(levels: Int64Array1D, side: int, keys: Int64Array1D, lots: Int64Array1D, old: Int64Array1D) -> int:
+    """Make ``lots`` the quantities at ``keys``, one after the other, as ``put`` does.
+
+    Parameters
+    ----------
+    keys, lots, old : int64[n]
+        ``old`` is filled with the quantities before.
+
+    Returns
+    -------
+    int
+        The highest of the keys, ``LOWEST`` where there are none.
+    """
+    ring = levels[ring_of(side) : ring_of(side) + WINDOW]
+    bits = levels[bits_of(side) : bits_of(side) + WORDS]
+    high, near, highest = levels[side + HIGH], 0, LOWEST
+    for i in range(len(keys)):
+        key, quantity = keys[i], lots[i]
+        highest = max(highest, key)
+        if 0 <= high - key < WINDOW:
+            place = key & (WINDOW - 1)
+            before = ring[place]
+            ring[place] = quantity
+            now, was = int(quantity != 0), int(before != 0)  # No branch: whether a level comes or goes cannot be predicted.
+            bits[place >> 6] ^= np.int64(now ^ was) << (place & 63)
+            near += now - was
+            old[i] = before
+        else:
+            levels[side + NEAR] += near
+            near = 0
+            old[i] = put_beyond(levels, side, key, quantity)
+            high = levels[side + HIGH]
+    levels[side + NEAR] += near
+    levels[side + BOUND] = max(levels[side + BOUND], min(highest, levels[side + HIGH]))
+    return highest
 
 
 @njit
@@ -136,7 +188,7 @@ def raise_window(levels: Int64Array1D, side: int, high: int) -> None:
     """Move the window up to end at ``high``; what falls out of it becomes far."""
     old = levels[side + HIGH]
     if levels[side + NEAR] > 0:
-        ring, bits = levels[side + RING], levels[side + BITS]
+        ring, bits = ring_of(side), bits_of(side)
         at, n = levels[side + FAR_AT], levels[side + FAR]
         quantities = at + levels[side + ROOM]
         key = old - WINDOW + 1
@@ -151,7 +203,7 @@ def raise_window(levels: Int64Array1D, side: int, high: int) -> None:
                 levels[quantities + n] = levels[ring + place]
                 n += 1
                 levels[ring + place] = 0
-                levels[bits + (place >> 6)] ^= ONE << (place & 63)
+                levels[bits + (place >> 6)] ^= np.int64(1) << (place & 63)
                 levels[side + NEAR] -= 1
             key += 1
         levels[side + FAR] = n
@@ -182,7 +234,7 @@ def settle(levels: Int64Array1D, side: int) -> None:
 @njit
 def collect(levels: Int64Array1D, side: int, depth: int, out: Int64Array1D, at: int, room: int) -> int:
     """Write the best ``depth`` levels, best first: keys to ``out[at:]``, lots to ``out[at + room:]``; returns how many there are."""
-    ring, bits = levels[side + RING], levels[side + BITS]
+    ring, bits = ring_of(side), bits_of(side)
     near = min(levels[side + NEAR], depth)
     key = levels[side + BOUND]
     n = 0

@@ -253,27 +253,22 @@ def fold(side: int, at: int, n: int, levels: Int64Array1D, marks: Int64Array1D) 
     """Apply ``n`` absolute quantities of the scratch at ``at`` and tally what left the top ``K``; tells whether the best moved."""
     room = marks[m.SCRATCH + 1]
     keys, quantities = marks[at : at + n], marks[at + room : at + room + n]
-    ring = levels[levels[side + book.RING] : levels[side + book.RING] + book.WINDOW]
-    top_edge = levels[side + KEYS + m.K - 1]
+    before = marks[marks[m.SCRATCH] + 4 * room : marks[m.SCRATCH] + 4 * room + n]
     edge = levels[side + KEYS + book.TOP - 1]
-    low = levels[side + book.HIGH] - book.WINDOW
+    top_edge = levels[side + KEYS + m.K - 1]
+    highest = book.put_all(levels, side, keys, quantities, before)
     waits = marks[m.WAITING_TAIL] < marks[m.WAITING_HEAD]
+    if not waits and highest < top_edge:
+        return bool(highest >= edge)
     moved = False
     for i in range(n):
-        key, lots = keys[i], quantities[i]
-        old = ring[key & (book.WINDOW - 1)]
-        if low < key < edge and old > 0 and lots > 0:  # Most changes: a quantity beyond the top, near the touch.
-            ring[key & (book.WINDOW - 1)] = lots
-        else:
-            old = book.put(levels, side, key, lots)
-            low = levels[side + book.HIGH] - book.WINDOW
-        if lots == old:
+        key, old, lots = keys[i], before[i], quantities[i]
+        if old == lots:
             continue
         explained = explain(key, max(0, old - lots), marks) if waits else 0
-        if key >= edge:
-            moved = True
-            if key >= top_edge:
-                tally(old - lots, explained, marks)
+        if key >= top_edge:
+            tally(old - lots, explained, marks)
+        moved = moved or key >= edge
     return moved
 
 
@@ -514,7 +509,7 @@ def trade(ts_ns: int, key: int, lots: int, marks: Int64Array1D, reals: Float64Ar
     reals[m.SECOND_TRADES] += 1.0
     tape.take_slot(ts_ns, volume, marks)
     if volume > 0:
-        tape.take_bucket(ts_ns, volume, 1 if key < 0 else 0, marks)
+        tape.take_bucket(ts_ns, volume, 1 if key < 0 else 0, marks, reals)
     return OK
 
 
@@ -619,7 +614,7 @@ def windows(ts_ns: int, marks: Int64Array1D, reals: Float64Array1D, levels: Int6
     if age_ns >= 30 * m.NS_PER_S:
         reals[row + m.TI_30S] = ratio(marks[m.TRADES_30S + 1], marks[m.TRADES_30S + 2])
     if marks[m.BUCKETS_HEAD] - marks[m.BUCKETS_TAIL] == m.BUCKETS_N:
-        reals[row + m.VPIN] = marks[m.BUCKET_GAPS] / marks[m.BUCKET_SIZES]
+        reals[row + m.VPIN] = reals[m.VPIN_NOW]
     enough = marks[m.KYLE_N] >= 30 and age_ns >= m.KYLE_S * m.NS_PER_S
     reals[row + m.KYLE_LAMBDA] = reals[m.KYLE] if enough else math.nan
 

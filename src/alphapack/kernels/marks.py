@@ -32,8 +32,8 @@ SECOND_AT, SECOND_HAS, SECONDS, KYLE_N = range(20, 24)
 TOUCHED = 24
 # What the depth message in hand took away at the top: removed, unexplained, removals, changes.
 TALLY = 25
-# Buckets of VPIN: size in base units (0: not known), of the user's, filled by buyers and by sellers, sums of the full ones.
-BUCKET, BUCKET_FIXED, BUCKET_BOUGHT, BUCKET_SOLD, BUCKET_GAPS, BUCKET_SIZES = range(29, 35)
+# Buckets of VPIN, in fiftieths of the unit of volume: size (0: not known), the user's, filled by buyers and by sellers.
+BUCKET, BUCKET_FIXED, BUCKET_BOUGHT, BUCKET_SOLD = range(29, 33)
 # Traded volume of the last 24 h: first trade, newest ten-minute slot, sum.
 TAPE_SINCE, SLOT_AT, SLOT_SUM = range(35, 38)
 # State of the top of the book for Stoikov's microprice, and mid changes counted.
@@ -70,8 +70,8 @@ COUNTS_N = 2 * STATES * STATES + STATES
 
 # reals
 (LOG_MID, GRID_LOG_MID, PRICE_UNITS, PRICE_SCALE, SIZE_UNITS, SIZE_SCALE, CONTRACT, VOL_5S, VOL_1S) = range(9)
-(SECOND_LOG_MID, SECOND_QUOTE, SECOND_TRADES, KYLE) = range(9, 13)
-CHANGES = 13
+(SECOND_LOG_MID, SECOND_QUOTE, SECOND_TRADES, KYLE, VPIN_NOW) = range(9, 14)
+CHANGES = 14
 KYLE_S, KYLE_RING = 300, 512
 KYLE_MOVES = CHANGES + GRID_RING
 KYLE_FLOWS = KYLE_MOVES + KYLE_RING

@@ -29,40 +29,44 @@ def take_slot(ts_ns: int, volume: int, marks: Int64Array1D) -> None:
 
 @njit
 def bucket_size(ts_ns: int, marks: Int64Array1D) -> int:
-    """Return the size of a bucket that opens now, 0 while 24 h of volume are not known and the user has fixed none."""
+    """Return the size of a bucket that opens now, 0 while 24 h of volume are not known and the user has fixed none.
+
+    In fiftieths of the unit of volume, so that a fiftieth of a day is a whole number of them.
+    """
     if marks[m.BUCKET_FIXED] > 0:
         return int(marks[m.BUCKET_FIXED])
     if ts_ns - marks[m.TAPE_SINCE] < m.SLOTS_N * m.SLOT_NS:
         return 0
-    return max(1, int(marks[m.SLOT_SUM]) // m.BUCKETS_N)
+    return int(marks[m.SLOT_SUM])
 
 
 @njit
-def push_bucket(gap: int, size: int, marks: Int64Array1D) -> None:
+def push_bucket(gap: int, size: int, marks: Int64Array1D, reals: Float64Array1D) -> None:
     """Take a full bucket; the one before the last 50 leaves."""
     at, mask = marks[m.BUCKETS], marks[m.BUCKETS + 1]
-    if marks[m.BUCKETS_HEAD] - marks[m.BUCKETS_TAIL] == m.BUCKETS_N:
-        oldest = at + m.BUCKETS_WIDTH * (marks[m.BUCKETS_TAIL] & mask)
-        marks[m.BUCKET_GAPS] -= marks[oldest]
-        marks[m.BUCKET_SIZES] -= marks[oldest + 1]
-        marks[m.BUCKETS_TAIL] += 1
     row = at + m.BUCKETS_WIDTH * (marks[m.BUCKETS_HEAD] & mask)
     marks[row] = gap
     marks[row + 1] = size
     marks[m.BUCKETS_HEAD] += 1
-    marks[m.BUCKET_GAPS] += gap
-    marks[m.BUCKET_SIZES] += size
+    if marks[m.BUCKETS_HEAD] - marks[m.BUCKETS_TAIL] > m.BUCKETS_N:
+        marks[m.BUCKETS_TAIL] += 1
+    gaps = sizes = 0.0
+    for position in range(marks[m.BUCKETS_TAIL], marks[m.BUCKETS_HEAD]):
+        row = at + m.BUCKETS_WIDTH * (position & mask)
+        gaps += marks[row]
+        sizes += marks[row + 1]
+    reals[m.VPIN_NOW] = gaps / sizes
 
 
 @njit
-def take_bucket(ts_ns: int, volume: int, bought: int, marks: Int64Array1D) -> None:
+def take_bucket(ts_ns: int, volume: int, bought: int, marks: Int64Array1D, reals: Float64Array1D) -> None:
     """Pour a trade into the buckets, split at their edges; ``bought`` is 1 where the buyer took."""
     if marks[m.BUCKET] == 0:
         marks[m.BUCKET] = bucket_size(ts_ns, marks)
         if marks[m.BUCKET] == 0:
             return
     side = m.BUCKET_BOUGHT if bought == 1 else m.BUCKET_SOLD
-    left = volume
+    left = m.BUCKETS_N * volume
     while True:
         size = marks[m.BUCKET]
         part = min(left, size - marks[m.BUCKET_BOUGHT] - marks[m.BUCKET_SOLD])
@@ -70,7 +74,7 @@ def take_bucket(ts_ns: int, volume: int, bought: int, marks: Int64Array1D) -> No
         left -= part
         if marks[m.BUCKET_BOUGHT] + marks[m.BUCKET_SOLD] < size:
             return
-        push_bucket(abs(marks[m.BUCKET_BOUGHT] - marks[m.BUCKET_SOLD]), size, marks)
+        push_bucket(abs(marks[m.BUCKET_BOUGHT] - marks[m.BUCKET_SOLD]), size, marks, reals)
         marks[m.BUCKET_BOUGHT] = marks[m.BUCKET_SOLD] = 0
         marks[m.BUCKET] = bucket_size(ts_ns, marks)
         whole = left // marks[m.BUCKET]

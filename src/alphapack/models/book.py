@@ -75,7 +75,7 @@ _RINGS = (  # Marks of the place; elements at first, and their width; marks of t
     (m.BUCKETS, 64, m.BUCKETS_WIDTH, m.BUCKETS_TAIL, m.BUCKETS_HEAD),
     (m.SLOTS, m.SLOTS_N, 1, None, None),
     (m.COUNTS, m.COUNTS_N, 1, None, None),
-    (m.SCRATCH, 1_024, 4, None, None),  # Last: it is no state.
+    (m.SCRATCH, 1_024, 5, None, None),  # Last: it is no state.
 )
 _take_frame = frames.frame
 _ROOM_WANTED = (wire.NO_ROOM, flow.RING_FULL)
@@ -146,7 +146,7 @@ class FeatureBook:
         for ring, place in places.items():
             self.marks[ring : ring + 2] = place
         for (ring, _, width, tail, head), n, n_old in zip(_RINGS, self._sizes, old_sizes, strict=True):
-            if ring in (m.UNUSED, m.SCRATCH):
+            if ring == m.UNUSED or (ring == m.SCRATCH and n != n_old):
                 continue
             begin, end = (0, min(n, n_old)) if tail is None or head is None else (int(old[tail]), int(old[head]))
             positions = np.arange(begin, end)
@@ -178,14 +178,10 @@ class FeatureBook:
 
     def _make_levels(self, room: int) -> None:
         """Lay out an empty book with room for so many far levels a side."""
-        side = book.WINDOW + book.WORDS + 2 * room
-        self.levels: Int64Array1D = np.zeros(book.HEAD + 2 * side, np.int64)
-        for head, at in ((book.BID, book.HEAD), (book.ASK, book.HEAD + side)):
-            self.levels[head + book.RING] = at
-            self.levels[head + book.BITS] = at + book.WINDOW
-            self.levels[head + book.FAR_AT] = at + book.WINDOW + book.WORDS
-            self.levels[head + book.ROOM] = room
-            book.clear(self.levels, head)
+        self.levels: Int64Array1D = np.zeros(book.FAR_FROM + 4 * room, np.int64)
+        for side, at in ((book.BID, book.FAR_FROM), (book.ASK, book.FAR_FROM + 2 * room)):
+            self.levels[side + book.FAR_AT : side + book.ROOM + 1] = at, room
+            book.clear(self.levels, side)
 
     def _make_levels_room(self, more: int) -> None:
         """See to room for so many more levels a side."""
@@ -222,7 +218,7 @@ class FeatureBook:
         self.reals[m.SIZE_UNITS : m.SIZE_SCALE + 1] = lot.units, 10.0**lot.decimals
         self.reals[m.CONTRACT] = float(self.contract or 0)
         if self.bucket is not None and self.contract is None and self.lot is not None:
-            self.marks[m.BUCKET_FIXED] = max(1, round(Fraction(self.bucket) / self.lot.size))
+            self.marks[m.BUCKET_FIXED] = max(1, round(m.BUCKETS_N * Fraction(self.bucket) / self.lot.size))
 
     def refine(self, prices: list[Decimal], quantities: list[Decimal]) -> None:
         """Make tick and lot fine enough for these numbers; what is stored is counted in the new steps."""
@@ -260,7 +256,7 @@ class FeatureBook:
                 marks[window + 1 : window + 3] *= by_lot
             rings[m.BUCKETS][:] *= by_lot
             rings[m.SLOTS][:] *= by_lot
-            marks[m.BUCKET : m.BUCKET_SIZES + 1] *= by_lot
+            marks[m.BUCKET : m.BUCKET_SOLD + 1] *= by_lot
             marks[m.SLOT_SUM] *= by_lot
         if by_price != 1:  # Spreads and moves were counted in the ticks of before.
             rings[m.COUNTS][:] = 0
@@ -279,7 +275,7 @@ class FeatureBook:
         lots = largest(*(pairs[1] for pairs in sides), waiting[:, 2], tickers[:, 2::2]) * by_lot
         sums = int(marks[m.DEPTHS_5S + 1]) * by_lot
         if self.contract is None:
-            held = [int(marks[at]) for at in (m.TRADES_30S + 1, m.TRADES_30S + 2, m.SLOT_SUM, m.BUCKET_SIZES)]
+            held = [int(marks[at]) for at in (m.TRADES_30S + 1, m.TRADES_30S + 2, m.SLOT_SUM, m.BUCKET)]
             flows = [2 * abs(int(marks[at])) for at in (m.DEPTHS_1S + 1, m.DEPTHS_1S + 2)]
             sums = max(sums, max(held + flows) * by_lot)
         if max(keys, lots, by_price, by_lot) > wire.LARGEST or sums > m.SUM_MAX:
@@ -383,7 +379,7 @@ class FeatureBook:
                 units *= 10
             marks[m.BASE_UNITS] = units
             if self.bucket is not None:
-                marks[m.BUCKET_FIXED] = max(1, round(self.bucket * int(marks[m.BASE_UNITS])))
+                marks[m.BUCKET_FIXED] = max(1, round(m.BUCKETS_N * self.bucket * int(marks[m.BASE_UNITS])))
         flow.observe_mid(marks, self.reals, self.levels)
         marks[m.TOP_STATE] = flow.top_state(self.levels)
         marks[m.TOUCHED] = 1
@@ -701,7 +697,7 @@ class FeatureBook:
         """Forget tick and lot and all that is counted in them; the book is empty."""
         marks = self.marks
         marks[m.TICKERS_HEAD : m.BUCKETS] = 0
-        marks[m.BUCKETS_HEAD : m.BUCKETS_TAIL + 1] = marks[m.BUCKET : m.BUCKET_SIZES + 1] = 0
+        marks[m.BUCKETS_HEAD : m.BUCKETS_TAIL + 1] = marks[m.BUCKET : m.BUCKET_SOLD + 1] = 0
         marks[m.TAPE_SINCE], marks[m.SLOT_AT], marks[m.SLOT_SUM] = m.NEVER, 0, 0
         for ring, n in ((m.SLOTS, m.SLOTS_N), (m.COUNTS, m.COUNTS_N)):
             marks[marks[ring] : marks[ring] + n] = 0
