@@ -40,7 +40,7 @@ from rich.progress import Progress
 from alphapack import app, jit
 from alphapack.domain.events import Record, WorkRequested
 from alphapack.domain.inputs import AnyInput, Configure, CoreSettings, Frame, Heartbeat, InstrumentSettings, Result, SessionStart, Shed
-from alphapack.domain.market import BookState
+from alphapack.domain.market import BookState, Step
 from alphapack.engine.engine import Engine
 from alphapack.kernels import binance
 from alphapack.kernels import marks as m
@@ -76,7 +76,7 @@ EMBED_EVERY = 3
 SHORTEN_S = 120.0
 MS, S = 1_000_000, 1_000_000_000
 
-UPDATE_IDS, TRADE_IDS = frozenset((b"U", b"u", b"pu")), frozenset((b"t", b"f", b"l"))
+UPDATE_IDS, TRADE_IDS = frozenset(b"U u pu".split()), frozenset(b"t f l".split())
 Levels = dict[bytes, bytes]
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -248,123 +248,57 @@ _QUOTED = re.compile(rb'"(\d+(?:\.\d+)?)"')
 _DIGITS = re.compile(rb"\d+")
 _JOINT = re.compile(rb"[,:{}\[\]]")
 _TEXT = re.compile(rb'"([A-Za-z@_0-9.]+)"')
-IDS = (b"0", b"-1", b"-0", b"5.0", b"1e3", b'"7"', b"null", b"true", b"00", b"9" * 18, b"9" * 19, b"9" * 30, b"[]", b"9223372036854775807")
-IDS += (b"9223372036854775808", b"18446744073709551616", b"4503599627370497", b"1000000000000000000", b"999999999999999999")
-TIMES = (b"0", b"-1", b"1", b"9000000000000", b"9000000000001", b"99999999999999", b"100000000000000", b"3999999999999999")
-TIMES += (b"4000000000000000", b"1723161255030314", b'"1723161255030"', b"1.5", b"1723161255030.0", b"null", b"9" * 18, b"9" * 20)
-VALUES = (
-    b"null",
-    b"true",
-    b"false",
-    b"0",
-    b"1",
-    b'""',
-    b'"x"',
-    b"[]",
-    b"{}",
-    b"-1",
-    b"1.5",
-    b"[[]]",
-    b'[["1","1"]]',
-    b'"1"',
-    b"tru",
-    b"nul",
-)
-KINDS = (
-    b"depthUpdate",
-    b"trade",
-    b"aggTrade",
-    b"bookTicker",
-    b"kline",
-    b"24hrTicker",
+LARGE = b"4503599627370496 4503599627370497 9007199254740993 9223372036854775807 9223372036854775808 18446744073709551616".split()
+IDS = [*b'0 -1 -0 5.0 1e3 "7" null true 00 [] 999999999999999999 1000000000000000000'.split(), *LARGE, b"9" * 19, b"9" * 30]
+TIMES = [
+    *b"0 -1 1 9000000000000 9000000000001 99999999999999 100000000000000 3999999999999999 4000000000000000".split(),
+    *b'1723161255030314 "1723161255030" 1.5 1723161255030.0 null 999999999999999999 99999999999999999999'.split(),
+]
+NUMBERS = [
+    *b"0 0.0 1e3 .5 NaN Infinity 1_000 \xd9\xa1 0x1F 1,5 null 1e999 1e-30 0.00000001 99999999.99999999 0.000000000000000001".split(),
+    *LARGE,
     b"",
-    b"Trade",
-    b"depthUpdat",
-    b"depthUpdatee",
-    b"trade ",
-)
-STREAMS = (
-    b"@depth5",
-    b"@depth10@100ms",
-    b"@depth20",
-    b"@depth",
-    b"@depth@100ms",
-    b"@depth50",
-    b"@depth5x",
-    b"@bookTicker",
-    b"",
-    b"@dep\\u0074h5",
-)
-STREAMS += ("@é".encode(), b"@\xff", b"\\n", b"@" * 300, b"x@depth1000ms", b"!bookTicker@arr", b'\\"', b"@depth\\u0035")
-NAMES = (
-    "btcusdt",
-    "NOSUCH",
-    "ETHUSDT",
-    "BTCUSDT",
-    "ETHBTC",
-    "X" * 41,
-    "X" * 40,
-    "",
-    "BTCUSDT ",
-    "BTC/USDT",
-    "ÄTHER",
-    "BTC\\u0055SDT",
-    "BTCUSDTX",
-    "NUL\\u0000",
-)
+]
+"""One of them is a digit of another script."""
+VALUES = b'null true false 0 1 "" "x" [] {} -1 1.5 [[]] [["1","1"]] "1" tru nul'.split()
+PLAIN = b'"MARKET" 123 true false "" 0'.split()
+ODD = [*VALUES, *b'12345678901234567890 {"a":[1,{}]} "\\u00e9" "\xc3\xa9" "}" "a\\"b"'.split()]
+KEYS = [*b"X M N C Z V ps pp st nf i p \xd0\xba\xd0\xbb \\u0058".split(), b"", b"longer key"]
+LISTS = b"[ ] [[]] []] [[],[]] [,]".split()
+KINDS = [*b"depthUpdate trade aggTrade bookTicker kline 24hrTicker Trade depthUpdat depthUpdatee".split(), b"", b"trade "]
+STREAMS = [
+    *b"@depth5 @depth10@100ms @depth20 @depth @depth@100ms @depth50 @depth5x @bookTicker @dep\\u0074h5 @\xc3\xa9 @\xff \\n".split(),
+    *b'x@depth1000ms !bookTicker@arr \\" @depth\\u0035'.split(),
+    *(b"", b"@" * 300),
+]
+NAMES = [
+    *b"btcusdt NOSUCH ETHUSDT BTCUSDT ETHBTC BTC/USDT \xc3\x84THER BTC\\u0055SDT BTCUSDTX NUL\\u0000".split(),
+    *(b"", b"BTCUSDT ", b"X" * 40, b"X" * 41),
+]
+JUNK = [*b"} , {} \0 ] x \xff /*}*/}".split(), b" ", b"\r", b"[" * 60]
+NESTS = [
+    *b'{"stream":"x","data":%b} {"data":%b,"stream":"x"} {"stream":"x","data":%b,"more":1} {"data":%b} [%b]'.split(),
+    *b'{"stream":"","data":%b} {"stream":"x@depth5","data":%b} {"stream":1,"data":%b} {"stream":"a","stream":"b","data":%b}'.split(),
+    b'{"result":null,"id":%b}',
+]
 
 
 def other_number(text: bytes, chance: Chance) -> bytes:
     """Return a number that is not the one that was there, or no number at all."""
-    at = chance.randrange(len(text))
-    forms: tuple[bytes, ...] = (
-        *(
-            b"0",
-            b"0.0",
-            b"-" + text,
-            b"+" + text,
-            text + b"1",
-            text + b"e1",
-            text + b"E-2",
-            b"1e3",
-            b".5",
-            text + b".",
-            b" " + text,
-            text + b" ",
-        ),
-        *(
-            b"",
-            b"NaN",
-            b"Infinity",
-            b"1_000",
-            "١".encode(),
-            b"0x1F",
-            b"1,5",
-            b"null",
-            b"9" * chance.randint(1, 40),
-            b"0." + b"0" * 17 + b"1",
-        ),
-        *(
-            b"4503599627370496",
-            b"4503599627370497",
-            b"9007199254740993",
-            b"9223372036854775807",
-            b"9223372036854775808",
-            b"1e999",
-            b"1e-30",
-        ),
-        *(text + b"0" * chance.choice((20, 40)), b"0" * chance.choice((20, 40)) + text),
-        *(
-            b"0." + b"0" * chance.randint(1, 30) + b"1",
-            text.replace(b".", b""),
-            text.replace(b".", b".."),
-            b"0.00000001",
-            b"99999999.99999999",
-        ),
-    )
     if chance.random() < 0.4:
+        at = chance.randrange(len(text))
         return text[:at] + b"%d" % chance.randrange(10) + text[at + 1 :]
-    return chance.choice(forms)
+    zeros = b"0" * chance.choice((1, 17, 20, 30, 40))
+    near = [form % text for form in (b"-%b", b"+%b", b"%b1", b"%be1", b"%bE-2", b"%b.", b" %b", b"%b ")]
+    near += [
+        text + zeros,
+        zeros + text,
+        b"0." + zeros + b"1",
+        b"9" * chance.randint(1, 40),
+        text.replace(b".", b""),
+        text.replace(b".", b".."),
+    ]
+    return chance.choice((*near, *NUMBERS))
 
 
 def same_number(text: bytes, chance: Chance) -> bytes:
@@ -417,22 +351,16 @@ def reorder(one: Message, chance: Chance, feed: Feed) -> Message:
 
 
 def extra(one: Message, chance: Chance, feed: Feed) -> Message:
-    keys = (b"X", b"M", b"N", b"C", b"Z", b"V", b"ps", b"pp", b"st", b"nf", b"i", b"longer key", b"", b"p", "ключ".encode(), b"\\u0058")
-    plain = b'"MARKET"', b"123", b"true", b"false", b'""', b"0"
-    odd = *VALUES, b"12345678901234567890", b'{"a":[1,{}]}', b'"\\u00e9"', '"é"'.encode(), b'"}"', b'"a\\"b"'
-    if chance.random() < 0.5:
-        keys, odd = keys[:7], plain
-    value = chance.choice(odd)
+    keys, values = (KEYS, ODD) if chance.random() < 0.5 else (KEYS[:7], PLAIN)
     at = chance.randrange(len(one.fields) + 1)
-    return Message(one.stream, (*one.fields[:at], (chance.choice(keys), value), *one.fields[at:]))
+    return Message(one.stream, (*one.fields[:at], (chance.choice(keys), chance.choice(values)), *one.fields[at:]))
 
 
 def wrapper(one: Message, chance: Chance, feed: Feed) -> Message:
     if one.stream and chance.random() < 0.3:
         return Message(b"", one.fields)
-    return Message(
-        b'"%b"' % (feed.name.lower().encode() + chance.choice((b"@depth", b"@depth@100ms", b"@trade", b"@bookTicker", b""))), one.fields
-    )
+    stream = chance.choice((b"", *b"@depth @depth@100ms @trade @bookTicker".split()))
+    return Message(b'"%b%b"' % (feed.name.lower().encode(), stream), one.fields)
 
 
 def partial(one: Message, chance: Chance, feed: Feed) -> Message:
@@ -472,7 +400,7 @@ def level(one: Message, chance: Chance, feed: Feed) -> Message:
     key, value = one.fields[at]
     levels = re.findall(rb"\[\"[^\]]*\]", value) or [b'["1.00","1.000"]']
     kind, i = chance.randrange(12), chance.randrange(len(levels))
-    price, size = (_QUOTED.findall(levels[i]) + [b"1", b"1"])[:2]
+    price, size = [*_QUOTED.findall(levels[i]), b"1", b"1"][:2]
     if kind == 0:
         levels.insert(chance.randrange(len(levels) + 1), levels[i])
     elif kind == 1:
@@ -482,9 +410,8 @@ def level(one: Message, chance: Chance, feed: Feed) -> Message:
     elif kind == 3:
         levels[i] = b'["%b","%b"]' % (chance.choice((b"0", b"0.00", b"-0.0")), size)
     elif kind == 4:
-        levels[i] = chance.choice(
-            (b"[]", b'["%b"]' % price, b'["%b","%b","1"]' % (price, size), b"[[%b]]" % levels[i], b"null", b'"%b"' % price, b"{}")
-        )
+        forms = b"[]", b'["%b"]' % price, b'["%b","%b","1"]' % (price, size), b"[[%b]]" % levels[i], b"null", b'"%b"' % price, b"{}"
+        levels[i] = chance.choice(forms)
     elif kind == 5:
         chance.shuffle(levels)
     elif kind == 6:
@@ -495,16 +422,10 @@ def level(one: Message, chance: Chance, feed: Feed) -> Message:
     elif kind == 8:
         levels.insert(i, b'["%b","%b"]' % (moved(price, chance.randint(-5, 5)), moved(size, chance.randint(-50, 50))))
     elif kind == 9 and chance.random() < 0.2:
-        levels += [
-            b'["%b","%b"]' % (moved(price, (-1 if key in (b"b", b"bids") else 1) * n), size)
-            for n in range(1, chance.choice((40, 40, 40, 300, 1_200)))
-        ]
+        away = -1 if key in (b"b", b"bids") else 1
+        levels += [b'["%b","%b"]' % (moved(price, away * n), size) for n in range(1, chance.choice((40, 40, 40, 300, 1_200)))]
     elif kind == 10:
-        return with_field(
-            one,
-            at,
-            (key, chance.choice((b"[", b"]", b"[[]]", b"[]]", b"[[],[]]", b"[,]", value + b",", value[:-1] + b",]", b"[%b]" % value))),
-        )
+        return with_field(one, at, (key, chance.choice((*LISTS, value + b",", value[:-1] + b",]", b"[%b]" % value))))
     else:
         sides = {b"b": b"a", b"a": b"b", b"bids": b"asks", b"asks": b"bids"}
         return Message(one.stream, tuple((sides.get(key, key), value) for key, value in one.fields))
@@ -532,7 +453,7 @@ def moment(one: Message, chance: Chance, feed: Feed) -> Message:
 
 def symbol(one: Message, chance: Chance, feed: Feed) -> Message:
     at = some_field(one, chance, (b"s",))
-    return with_field(one, at, (one.fields[at][0], b'"%b"' % chance.choice(NAMES).encode()))
+    return with_field(one, at, (one.fields[at][0], b'"%b"' % chance.choice(NAMES)))
 
 
 def kind(one: Message, chance: Chance, feed: Feed) -> Message:
@@ -584,9 +505,8 @@ def truncate(payload: bytes, chance: Chance) -> bytes:
 
 
 def extend(payload: bytes, chance: Chance) -> bytes:
-    junk = chance.choice((b"}", b" ", b"\r", b",", b"{}", b"\0", b"]", payload, b"x", b"\xff", b"/*}*/}", b"[" * 60))
     at = chance.choice((0, len(payload), len(payload), chance.randrange(len(payload) or 1)))
-    return payload[:at] + junk + payload[at:]
+    return payload[:at] + chance.choice((*JUNK, payload)) + payload[at:]
 
 
 def cut(payload: bytes, chance: Chance) -> bytes:
@@ -595,21 +515,7 @@ def cut(payload: bytes, chance: Chance) -> bytes:
 
 
 def nest(payload: bytes, chance: Chance) -> bytes:
-    forms = (
-        b'{"stream":"x","data":%b}',
-        b'{"data":%b,"stream":"x"}',
-        b'{"stream":"x","data":%b,"more":1}',
-        b'{"data":%b}',
-        b"[%b]",
-        b'{"stream":"","data":%b}',
-    )
-    forms += (
-        b'{"stream":"x@depth5","data":%b}',
-        b'{"stream":1,"data":%b}',
-        b'{"stream":"a","stream":"b","data":%b}',
-        b'{"result":null,"id":%b}',
-    )
-    return chance.choice(forms) % payload
+    return chance.choice(NESTS).replace(b"%b", payload)
 
 
 KEEPING: dict[str, Change] = {
@@ -731,7 +637,7 @@ def inputs(
 def drawn(feed: Feed, chance: Chance, market: Market | None) -> tuple[str, bytes, str]:
     """Return the next frame of a feed: venue, payload and what was done to it."""
     live = market is not None and market.facts.state is BookState.LIVE
-    proven = live or market is not None and market.facts.state is BookState.STALE
+    proven = live or (market is not None and market.facts.state is BookState.STALE)
     feed.syncing = 0 if proven else feed.syncing + 1
     if feed.syncing % 4 == 2 or chance.random() < 0.001:
         found = feed.snapshot()
@@ -871,6 +777,12 @@ class Pair:
 
         self.fast.microstructure.on_frame = on_frame  # type: ignore[method-assign]
 
+    def status(self) -> str:
+        """Return what became of the last frame."""
+        if self.taken:
+            return "taken, then the book was wrong" if self.records else "taken in one call"
+        return "general: accepted" if self.fast.rejection is None else "general: rejected"
+
     def step(self, entry: AnyInput, *, ask: bool = True) -> str:
         """Step both; returns what differs or may not be, empty where all is well."""
         entry = msgspec.structs.replace(entry, seq=self.fast.seq + 1)
@@ -929,7 +841,7 @@ class Pair:
             marks = market.book.marks.copy()
             found.append((binance.read(jit.address(raw), start, start + len(frame.payload), marks), marks))
         (kind, alone), *others = found
-        if any(other != kind or kind >= 0 and (marks != alone).any() for other, marks in others):
+        if any(other != kind or (kind >= 0 and (marks != alone).any()) for other, marks in others):
             return f"the parser reads {[one for one, _ in found]} of the frame alone, before others and after others"
         return ""
 
@@ -1078,21 +990,17 @@ def _round(chance: Chance, frames: int, recorded: Sequence[Recording]) -> Outcom
 
 
 def count(counts: Counter[str], pair: Pair, feed: Feed, mutation: str) -> None:
-    what = "mutated" if mutation else "valid"
-    if pair.taken:
-        status = "taken, then the book was wrong" if pair.records else "taken in one call"
-    else:
-        status = "general: rejected" if pair.fast.rejection is not None else "general: accepted"
-    counts[f"{what}\t{status}"] += 1
+    counts[f"{'mutated' if mutation else 'valid'}\t{pair.status()}"] += 1
     if mutation:
-        counts[f"by {mutation.partition(':')[0]}\t{status}"] += 1
+        counts[f"by {mutation.partition(':')[0]}\t{pair.status()}"] += 1
     market = pair.fast.microstructure._markets.get(feed.symbol)
     if market is not None:
         counts[f"state\t{market.facts.state.name}"] += 1
         if market.facts.state is BookState.LIVE:
-            for name in ("vpin", "kyle_lambda", "ti_30s", "ofi", "microprice_stoikov"):
-                counts[f"known\t{name}"] += bool(market.row[FEATURES.index(name)] == market.row[FEATURES.index(name)])
+            known = ~np.isnan(market.row)
             counts["known\trows"] += 1
+            for name in ("vpin", "kyle_lambda", "ti_30s", "ofi", "microprice_stoikov"):
+                counts[f"known\t{name}"] += int(known[FEATURES.index(name)])
 
 
 def table(counts: Counter[str]) -> str:
@@ -1135,6 +1043,14 @@ def fuzz(frames: int, seed: int, processes: int, folder: Path) -> int:
     rounds = [(seed, number, min(ROUND_FRAMES, frames - first)) for number, first in enumerate(range(0, frames, ROUND_FRAMES))]
     counts: Counter[str] = Counter()
     digests = []
+    for at in range(GUIDED_BASES):
+        base = Base(at, recordings(GUIDED_LINES))
+        for payload in base.everywhere():
+            base.restore()
+            if difference := base.take(payload):
+                print(f"{base.feed.symbol}: {difference} for {payload!r}")
+                return 1
+            counts[f"cut or lengthened at a byte\t{base.pair.status()}"] += 1
     start = time.perf_counter()
     with Progress() as progress, multiprocessing.get_context("spawn").Pool(processes) if processes > 1 else _Alone() as pool:
         bar = progress.add_task("frames", total=frames)
@@ -1179,6 +1095,7 @@ GUIDED = ("kernels.binance", "kernels.wire", "kernels.frames", "venues.binance",
 GUIDED_LEVELS = 8
 GUIDED_LINES = 2_000
 GUIDED_BASES = 4
+EVERYWHERE = [*b'0 } " , \\ [ -'.split(), b" "]
 GUIDED_KINDS = 4
 GUIDED_BYTES = 1_500
 GUIDED_SEEDS = 20
@@ -1252,27 +1169,26 @@ class Base:
         self._engines = self.pair.fast, self.pair.general
         self._kept = [self._keep(engine) for engine in self._engines]
 
-    def _keep(self, engine: Engine) -> tuple[bytes, bytes, FeatureBook, tuple[np.ndarray, ...], list[int], tuple[object, ...]]:
-        book = engine.microstructure._markets[self.feed.symbol].book
-        arrays = book.marks.copy(), book.reals.copy(), book.levels.copy()
-        facts = msgspec.msgpack.encode(engine.microstructure._markets[self.feed.symbol].facts)
-        return facts, bytes(engine._digest._block), book, arrays, list(book._sizes), (book.tick, book.lot)
+    def _keep(self, engine: Engine) -> tuple[bytes, bytes, FeatureBook, tuple[np.ndarray, ...], list[int], Step | None, Step | None]:
+        market = engine.microstructure._markets[self.feed.symbol]
+        one = market.book
+        arrays = one.marks.copy(), one.reals.copy(), one.levels.copy()
+        return msgspec.msgpack.encode(market.facts), bytes(engine._digest._block), one, arrays, list(one._sizes), one.tick, one.lot
 
     def restore(self) -> None:
         """Undo what a frame did."""
-        for engine, (facts, block, book, arrays, sizes, known) in zip(self._engines, self._kept, strict=True):
+        for engine, (facts, block, one, arrays, sizes, tick, lot) in zip(self._engines, self._kept, strict=True):
             service = engine.microstructure
             market = service._markets[self.feed.symbol]
             market.facts = msgspec.msgpack.decode(facts, type=type(market.facts))
             for name, array in zip(("marks", "reals", "levels"), arrays, strict=True):
-                if getattr(book, name).shape == array.shape:
-                    getattr(book, name)[:] = array
+                if getattr(one, name).shape == array.shape:
+                    getattr(one, name)[:] = array
                 else:
-                    setattr(book, name, array.copy())
-            book.row = book.reals[m.ROW :]
-            book._sizes, (book.tick, book.lot) = list(sizes), known
-            book._scratch_at = int(book.marks[m.SCRATCH])
-            for other in [one for one in service._markets if one != self.feed.symbol]:
+                    setattr(one, name, array.copy())
+            one.row, one._sizes, one.tick, one.lot = one.reals[m.ROW :], list(sizes), tick, lot
+            one._scratch_at = int(one.marks[m.SCRATCH])
+            for other in [name for name in service._markets if name != self.feed.symbol]:
                 del service._markets[other]
                 service._by_name[self.feed.venue].pop(other.partition(":")[2].encode(), None)
             engine._digest._block[:] = block
@@ -1282,8 +1198,20 @@ class Base:
 
     def take(self, payload: bytes) -> str:
         """Let both engines take one frame."""
-        difference = self.pair.step(Frame(0, self.now_ns, self.feed.venue, self.feed.name, payload))
-        return difference or (self.pair.read() if self.pair.taken else "")
+        frame = Frame(0, self.now_ns, self.feed.venue, self.feed.name, payload)
+        return self.pair.step(frame) or self.pair.embedded(frame) or (self.pair.read() if self.pair.taken else "")
+
+    def everywhere(self) -> Iterator[bytes]:
+        """Yield the plain messages cut, shortened and lengthened at each of their bytes."""
+        for one in self.plain:
+            payload = one.render()
+            yield payload
+            for at in range(len(payload)):
+                yield payload[:at]
+                yield payload[at:]
+                yield payload[:at] + payload[at + 1 :]
+                for junk in EVERYWHERE:
+                    yield payload[:at] + junk + payload[at:]
 
 
 class Target:
@@ -1297,8 +1225,7 @@ class Target:
         base = self.base(data)
         base.restore()
         difference = base.take(data[1:])
-        taken, refused = base.pair.taken, base.pair.fast.rejection is not None
-        self.counts["frames\t" + ("taken in one call" if taken else "general: rejected" if refused else "general: accepted")] += 1
+        self.counts[f"frames\t{base.pair.status()}"] += 1
         if self.counts.total() % 1_000 == 0:  # The process ends without a word.
             self._counted.write_bytes(msgspec.json.encode(self.counts))
         if difference:

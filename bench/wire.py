@@ -189,7 +189,7 @@ def of_latency(data: Real) -> list[Row]:
 def poured(ts_ns: Ints, volumes: Ints, bought: Ints, marks: Ints, reals: Floats) -> None:
     """Pour trades into VPIN's buckets and nothing else."""
     for i in range(len(ts_ns)):
-        tape.take_bucket(ts_ns[i], volumes[i], bought[i], marks, reals)
+        tape.take_bucket(ts_ns[i], float(volumes[i]), bought[i], marks, reals)
 
 
 @njit

@@ -400,6 +400,17 @@ def test_a_stream_name_is_plain_text_or_for_the_decoder(stream: bytes) -> None:
     check_reads(one, wrapped(DEPTH, stream))
 
 
+@pytest.mark.parametrize("n", range(50, 80))
+def test_a_wrapper_that_ends_early_is_read_no_further(n: int) -> None:
+    one, whole = opened("spot"), wrapped(DEPTH, b"a" * n)
+    for end in range(11 + n, len(whole)):
+        for cut in (whole[:end] + b"}", whole[:end] + b"}}", whole[:end] + b'"}}'):
+            assert read(one, cut) == interpreted.read(Text(cut), 0, len(cut), one.marks)
+    for stream in (b"@" * n, b"a" * n + b"@depth", b"a" * n + b"@depth1"):
+        for cut in (b'{"stream":"' + stream + b'"}', b'{"stream":"' + stream + b'","data":{}}', b'{"stream":"' + stream + b'","data"}'):
+            assert read(one, cut) == interpreted.read(Text(cut), 0, len(cut), one.marks) == wire.UNFAMILIAR
+
+
 @pytest.mark.parametrize(
     "wrap",
     [

@@ -62,7 +62,7 @@ def check_top(levels: Int64Array1D, side: int, held: Held) -> None:
 
 
 # Next to each other, over a word of the bitmap, at every edge of the window and beyond it, both ways.
-AWAY = [0, 1, 2, 3, 9, 62, 63, 64, 65, 66, 127, 128, 200, W // 4 - 1, W // 4, W // 4 + 1, W // 2, W - 65, W - 1, W, W + 1, 2 * W, 9 * W]
+AWAY = [0, 1, 2, 3, 9, 62, 63, 64, 65, 66, 127, 128, 200, W // 4 - 1, W // 4, W // 4 + 1, W // 2, 3 * W // 4, W - 1, W, W + 1, 2 * W, 9 * W]
 PLACES = st.one_of(st.sampled_from([*AWAY, *(-away for away in AWAY)]), st.integers(-80, 80), st.integers(-(2**40), 2**40))
 BASES = st.sampled_from([617_342, -617_342, 3 * W, -3 * W, 2**52 - 1, -(2**52), 2**45 + 17])
 LOTS = st.sampled_from([0, 0, 1, 2, 2**52])
@@ -109,6 +109,18 @@ def test_moving_the_window_changes_nothing_that_is_read(base: int, changes: list
         check(levels, book.BID, held)
         book.settle(levels, book.BID)
         check(levels, book.BID, held)
+
+
+@pytest.mark.parametrize("up", [1, W // 4, 3 * W // 4 - 1, 3 * W // 4, 3 * W // 4 + 1, 7 * W // 4 - 1, 7 * W // 4, 7 * W // 4 + 1, 5 * W])
+@pytest.mark.parametrize("base", [0, 1, 63, 64, 617_342, -617_342])
+def test_a_jump_of_any_width_puts_each_level_where_it_belongs(base: int, up: int) -> None:
+    """A jump by three quarters of the window brings its new end to the place of the level it came from."""
+    levels, held = blank(), {}
+    for key in (base, base - 1, base - 64, base - W // 2, base - 3 * W // 4 + 1, base + up, base + up - W // 4):
+        put(levels, book.ASK, held, key, 7 + key % 5)
+        check(levels, book.ASK, held)
+    book.walk(levels, book.ASK)
+    check_top(levels, book.ASK, held)
 
 
 def test_a_best_that_falls_is_followed_down_and_one_that_jumps_up() -> None:

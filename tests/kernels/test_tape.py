@@ -33,12 +33,13 @@ def features(one: FeatureBook, ts_ns: int) -> dict[str, float]:
 
 def open_bucket(one: FeatureBook) -> list[float]:
     """Return the lots that buyers and sellers took of the bucket that is open."""
-    return [lots / 50 for lots in one.marks[m.BUCKET_BOUGHT : m.BUCKET_SOLD + 1].tolist()]
+    return [lots / 50 for lots in one.reals[m.BUCKET_BOUGHT : m.BUCKET_SOLD + 1].tolist()]
 
 
 def full_buckets(one: FeatureBook) -> list[list[float]]:
     """Return gap and size of the full buckets in lots, oldest first."""
-    return [[lots / 50 for lots in bucket] for bucket in one._held(m.BUCKETS).tolist()]
+    places = np.arange(one.marks[m.BUCKETS_TAIL], one.marks[m.BUCKETS_HEAD]) % m.BUCKETS_RING
+    return [[one.reals[at + place] / 50 for at in (m.BUCKET_GAPS, m.BUCKET_SIZES)] for place in places.tolist()]
 
 
 def trade(one: FeatureBook, ts_ns: int, lots: int, buyer: bool) -> None:
@@ -103,7 +104,7 @@ def test_a_trade_over_many_buckets_is_the_same_volume_in_many_trades(lots: int, 
             trade(one, START_NS, before, False)
     trade(whole, START_NS, lots, True)
     for part in [999] * (lots // 999) + ([lots % 999] if lots % 999 else []):
-        tape.take_bucket(START_NS, part, 1, single.marks, single.reals)
+        tape.take_bucket(START_NS, float(part), 1, single.marks, single.reals)
     assert open_bucket(whole) == open_bucket(single)
     assert full_buckets(whole) == full_buckets(single)
     kept = [[one[name] for name in ("vpin", "vpin_n")] for one in (features(whole, START_NS), features(single, START_NS))]
@@ -112,14 +113,14 @@ def test_a_trade_over_many_buckets_is_the_same_volume_in_many_trades(lots: int, 
 
 def test_a_volume_of_any_size_fills_buckets_of_any_size_in_no_time() -> None:
     one = opened(0.001)
-    tape.take_bucket(START_NS, m.VOLUME_MAX - 1, 1, one.marks, one.reals)
-    tape.take_bucket(START_NS, m.VOLUME_MAX - 1, 0, one.marks, one.reals)
+    tape.take_bucket(START_NS, float(m.VOLUME_MAX - 1), 1, one.marks, one.reals)
+    tape.take_bucket(START_NS, float(m.VOLUME_MAX - 1), 0, one.marks, one.reals)
     found = features(one, START_NS)
     assert (found["vpin"], found["vpin_n"]) == (1.0, 50)
     assert full_buckets(one) == [[1, 1]] * 50
     one = opened(1e9)
     for _ in range(3_000):
-        tape.take_bucket(START_NS, m.VOLUME_MAX - 1, 1, one.marks, one.reals)
+        tape.take_bucket(START_NS, float(m.VOLUME_MAX - 1), 1, one.marks, one.reals)
     assert features(one, START_NS)["vpin"] == 1.0
 
 
@@ -159,42 +160,41 @@ WAITS_S = st.sampled_from([0, 1, 599, 600, 601, 3_600, 7_200, 43_200, 85_800, 86
 @settings(max_examples=100)
 @given(st.lists(st.tuples(WAITS_S, st.integers(1, 10**6)), min_size=1, max_size=40))
 def test_the_volume_of_a_day_is_the_sum_of_its_slots(trades: list[tuple[int, int]]) -> None:
-    marks, day, ts_ns = opened(None).marks, Day(), START_NS
+    one, day, ts_ns = opened(None), Day(), START_NS
     for wait_s, lots in trades:
         ts_ns += wait_s * S
-        tape.take_slot(ts_ns, lots, marks)
+        tape.take_slot(ts_ns, float(lots), one.marks, one.reals)
         day.trades.append((ts_ns, lots))
-        assert tape.bucket_size(ts_ns, marks) == day.size(ts_ns)
-        assert marks[marks[m.SLOTS] : marks[m.SLOTS] + m.SLOTS_N].sum() == marks[m.SLOT_SUM]
+        assert tape.bucket_size(ts_ns, one.marks, one.reals) == day.size(ts_ns)
 
 
 def test_a_bucket_opens_once_a_day_is_known_and_keeps_its_size_until_it_is_full() -> None:
     one = opened(None)
     for hour in range(24):
         trade(one, START_NS + hour * 3_600 * S, 1_000, True)
-    assert one.marks[m.BUCKET] == 0 and features(one, START_NS + DAY_NS - 1)["vpin_n"] == 0
+    assert one.reals[m.BUCKET] == 0 and features(one, START_NS + DAY_NS - 1)["vpin_n"] == 0
     trade(one, START_NS + DAY_NS - 1, 100, True)
-    assert one.marks[m.BUCKET] == 0
+    assert one.reals[m.BUCKET] == 0
     trade(one, START_NS + DAY_NS, 410, False)  # The first hour's slot has left: 23 x 1000, 100 and 410 are the day.
-    assert one.marks[m.BUCKET] / 50 == 23_510 / 50 == 470.2
+    assert one.reals[m.BUCKET] / 50 == 23_510 / 50 == 470.2
     assert open_bucket(one) == [0, 410], "the trade that opens it is poured into it"
     trade(one, START_NS + DAY_NS + 3_600 * S, 100, True)  # A second thousand has left.
     (bucket,) = full_buckets(one)
     assert bucket == pytest.approx([410 - 60.2, 470.2])
-    assert one.marks[m.BUCKET] / 50 == (22_000 + 610) / 50
+    assert one.reals[m.BUCKET] / 50 == (22_000 + 610) / 50
     assert open_bucket(one) == pytest.approx([39.8, 0])
 
 
 def test_buckets_of_different_sizes_weigh_what_they_hold() -> None:
     one = opened(None)
-    one.marks[m.BUCKET_FIXED] = 50 * 10
+    one.reals[m.BUCKET_FIXED] = 50 * 10
     for i in range(30):
-        tape.take_bucket(START_NS, 10, i % 2, one.marks, one.reals)
-    one.marks[m.BUCKET_FIXED] = 50 * 30
-    tape.take_bucket(START_NS, 10, 1, one.marks, one.reals)  # The bucket that is open keeps its size.
+        tape.take_bucket(START_NS, float(10), i % 2, one.marks, one.reals)
+    one.reals[m.BUCKET_FIXED] = 50 * 30
+    tape.take_bucket(START_NS, float(10), 1, one.marks, one.reals)  # The bucket that is open keeps its size.
     for _ in range(25):
-        tape.take_bucket(START_NS, 20, 1, one.marks, one.reals)
-        tape.take_bucket(START_NS, 10, 0, one.marks, one.reals)
+        tape.take_bucket(START_NS, float(20), 1, one.marks, one.reals)
+        tape.take_bucket(START_NS, float(10), 0, one.marks, one.reals)
     # 50 are kept: 25 of 30 with a gap of 10, and before them 25 of 10 with a gap of 10.
     assert features(one, START_NS)["vpin"] == (25 * 10 + 25 * 10) / (25 * 30 + 25 * 10)
 

@@ -596,9 +596,9 @@ def test_a_fixed_bucket_is_counted_in_lots_whenever_they_are_known() -> None:
             book.trade(START_NS, b'"100"', b'"1"', buyer_is_taker=True)
         found = values(book, START_NS)
         assert (found["vpin"], found["vpin_n"]) == (1.0, 50)
-        assert int(book.marks[m.BUCKET_FIXED]) * book.lot.size == 50 * Fraction(5, 2)
+        assert int(book.reals[m.BUCKET_FIXED]) * book.lot.size == 50 * Fraction(5, 2)
         book.trade(START_NS, b'"100"', b'"0.0001"', buyer_is_taker=True)
-        assert int(book.marks[m.BUCKET_FIXED]) * book.lot.size == 50 * Fraction(5, 2)
+        assert int(book.reals[m.BUCKET_FIXED]) * book.lot.size == 50 * Fraction(5, 2)
         assert values(book, START_NS)["vpin"] == 1.0
 
 

@@ -139,4 +139,13 @@ class WorkRequested(Record, frozen=True, tag="request"):
     body: bytes
 
 
-AnyRecord = SessionStarted | BookStateChanged | InstrumentChanged | FrameRejected | IntakeOverloaded | WorkRequested
+class WorkFailed(Record, frozen=True, tag="work_failed"):
+    """Work off the loop came to nothing, and why."""
+
+    request_id: int
+    work: str
+    symbol: str
+    reason: str
+
+
+AnyRecord = SessionStarted | BookStateChanged | InstrumentChanged | FrameRejected | IntakeOverloaded | WorkRequested | WorkFailed

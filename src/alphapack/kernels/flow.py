@@ -489,7 +489,7 @@ def trade(ts_ns: int, key: int, lots: int, marks: Int64Array1D, reals: Float64Ar
         tidy_waiting(marks)
     volume = base_volume(key, lots, marks, reals)
     side = 2 if key > 0 else 1
-    if volume >= m.VOLUME_MAX or max(marks[m.TRADES_30S + side], marks[m.SLOT_SUM]) > m.SUM_MAX - volume:
+    if volume >= m.VOLUME_MAX or marks[m.TRADES_30S + side] > m.SUM_MAX - volume:
         return wire.OFF_GRID
     for window in (m.TRADES_1S, m.TRADES_5S, m.TRADES_30S):
         marks[window + side] += volume
@@ -507,9 +507,9 @@ def trade(ts_ns: int, key: int, lots: int, marks: Int64Array1D, reals: Float64Ar
     worth = reals[m.CONTRACT] if reals[m.CONTRACT] > 0.0 else abs(key) * reals[m.PRICE_UNITS] / reals[m.PRICE_SCALE]
     reals[m.SECOND_QUOTE] += -size * worth if key > 0 else size * worth
     reals[m.SECOND_TRADES] += 1.0
-    tape.take_slot(ts_ns, volume, marks)
+    tape.take_slot(ts_ns, float(volume), marks, reals)
     if volume > 0:
-        tape.take_bucket(ts_ns, volume, 1 if key < 0 else 0, marks, reals)
+        tape.take_bucket(ts_ns, float(volume), 1 if key < 0 else 0, marks, reals)
     return OK
 
 

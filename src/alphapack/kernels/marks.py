@@ -32,10 +32,8 @@ SECOND_AT, SECOND_HAS, SECONDS, KYLE_N = range(20, 24)
 TOUCHED = 24
 # What the depth message in hand took away at the top: removed, unexplained, removals, changes.
 TALLY = 25
-# Buckets of VPIN, in fiftieths of the unit of volume: size (0: not known), the user's, filled by buyers and by sellers.
-BUCKET, BUCKET_FIXED, BUCKET_BOUGHT, BUCKET_SOLD = range(29, 33)
-# Traded volume of the last 24 h: first trade, newest ten-minute slot, sum.
-TAPE_SINCE, SLOT_AT, SLOT_SUM = range(35, 38)
+# Traded volume of the last 24 h: first trade, newest ten-minute slot. Full buckets of VPIN: newest and oldest position.
+TAPE_SINCE, SLOT_AT, BUCKETS_HEAD, BUCKETS_TAIL = range(29, 33)
 # State of the top of the book for Stoikov's microprice, and mid changes counted.
 TOP_STATE, MOVES = 38, 39
 # Levels of the frame in hand.
@@ -51,9 +49,7 @@ WAITING_HEAD, WAITING_TAIL = 67, 68
 UNUSED, UNUSED_N = 69, 71
 TICKERS = 72
 TICKERS_HEAD, TICKERS_TAIL = 74, 75
-BUCKETS = 76
-BUCKETS_HEAD, BUCKETS_TAIL = 78, 79
-SLOTS, COUNTS, SCRATCH = 80, 82, 84  # Not rings: fixed tables and the levels being read; their second mark is their size.
+COUNTS, SCRATCH = 82, 84  # Not rings: fixed tables and the levels being read; their second mark is their size.
 FORMAT, NAME_N, NAME, NAME_WORDS = 86, 87, 88, 5
 NAME_MAX = 8 * NAME_WORDS
 AGGREGATES_SEEN = NAME + NAME_WORDS
@@ -61,9 +57,9 @@ FIELDS = AGGREGATES_SEEN + 1  # What the envelope of the frame in hand says, by 
 FIELDS_N = 128
 MARKS = FIELDS + FIELDS_N
 
-TRADES_WIDTH, DEPTHS_WIDTH, WAITING_WIDTH, UNUSED_WIDTH, TICKERS_WIDTH, BUCKETS_WIDTH = 2, 7, 3, 3, 5, 2
+TRADES_WIDTH, DEPTHS_WIDTH, WAITING_WIDTH, UNUSED_WIDTH, TICKERS_WIDTH = 2, 7, 3, 3, 5
 SLOTS_N, SLOT_NS = 144, 600 * NS_PER_S
-BUCKETS_N = 50
+BUCKETS_N, BUCKETS_RING = 50, 64
 IMBALANCES, SPREADS, STATES = 10, 4, 40
 COUNTS_N = 2 * STATES * STATES + STATES
 """Transitions that left the mid, those that moved it, and the sum of the moves out of each state in half ticks."""
@@ -76,7 +72,13 @@ KYLE_S, KYLE_RING = 300, 512
 KYLE_MOVES = CHANGES + GRID_RING
 KYLE_FLOWS = KYLE_MOVES + KYLE_RING
 KYLE_TRADES = KYLE_FLOWS + KYLE_RING
-STOIKOV_FITTED = KYLE_TRADES + KYLE_RING
+SLOTS = KYLE_TRADES + KYLE_RING
+BUCKET_GAPS = SLOTS + SLOTS_N
+BUCKET_SIZES = BUCKET_GAPS + BUCKETS_RING
+# Buckets of VPIN, in fiftieths of the unit of volume: size (0: not known), room left, filled by buyers and sellers, the user's.
+BUCKET = BUCKET_SIZES + BUCKETS_RING
+BUCKET_ROOM, BUCKET_BOUGHT, BUCKET_SOLD, BUCKET_FIXED = range(BUCKET + 1, BUCKET + 5)
+STOIKOV_FITTED = BUCKET_FIXED + 1
 STOIKOV = STOIKOV_FITTED + 1
 ROW = STOIKOV + STATES
 

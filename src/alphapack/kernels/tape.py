@@ -12,74 +12,72 @@ from alphapack.kernels import marks as m
 
 
 @njit
-def take_slot(ts_ns: int, volume: int, marks: Int64Array1D) -> None:
+def take_slot(ts_ns: int, volume: float, marks: Int64Array1D, reals: Float64Array1D) -> None:
     """Add a trade to the volume of the last 24 h, held in ten-minute slots."""
     slot = ts_ns // m.SLOT_NS
     if marks[m.TAPE_SINCE] == m.NEVER:
         marks[m.TAPE_SINCE] = ts_ns
         marks[m.SLOT_AT] = slot
-    at = marks[m.SLOTS]
     for passed in range(max(marks[m.SLOT_AT], slot - m.SLOTS_N) + 1, slot + 1):
-        marks[m.SLOT_SUM] -= marks[at + passed % m.SLOTS_N]
-        marks[at + passed % m.SLOTS_N] = 0
+        reals[m.SLOTS + passed % m.SLOTS_N] = 0.0
     marks[m.SLOT_AT] = slot
-    marks[m.SLOT_SUM] += volume
-    marks[at + slot % m.SLOTS_N] += volume
+    reals[m.SLOTS + slot % m.SLOTS_N] += volume
 
 
 @njit
-def bucket_size(ts_ns: int, marks: Int64Array1D) -> int:
+def bucket_size(ts_ns: int, marks: Int64Array1D, reals: Float64Array1D) -> float:
     """Return the size of a bucket that opens now, 0 while 24 h of volume are not known and the user has fixed none.
 
-    In fiftieths of the unit of volume, so that a fiftieth of a day is a whole number of them.
+    In fiftieths of the unit of volume, so that a fiftieth of a day is a whole number of them, and exact up to 2**53.
     """
-    if marks[m.BUCKET_FIXED] > 0:
-        return int(marks[m.BUCKET_FIXED])
+    if reals[m.BUCKET_FIXED] > 0.0:
+        return float(reals[m.BUCKET_FIXED])
     if ts_ns - marks[m.TAPE_SINCE] < m.SLOTS_N * m.SLOT_NS:
-        return 0
-    return int(marks[m.SLOT_SUM])
+        return 0.0
+    total = 0.0
+    for i in range(m.SLOTS_N):
+        total += reals[m.SLOTS + i]
+    return total
 
 
 @njit
-def push_bucket(gap: int, size: int, marks: Int64Array1D, reals: Float64Array1D) -> None:
+def push_bucket(gap: float, size: float, marks: Int64Array1D, reals: Float64Array1D) -> None:
     """Take a full bucket; the one before the last 50 leaves."""
-    at, mask = marks[m.BUCKETS], marks[m.BUCKETS + 1]
-    row = at + m.BUCKETS_WIDTH * (marks[m.BUCKETS_HEAD] & mask)
-    marks[row] = gap
-    marks[row + 1] = size
+    place = marks[m.BUCKETS_HEAD] & (m.BUCKETS_RING - 1)
+    reals[m.BUCKET_GAPS + place] = gap
+    reals[m.BUCKET_SIZES + place] = size
     marks[m.BUCKETS_HEAD] += 1
     if marks[m.BUCKETS_HEAD] - marks[m.BUCKETS_TAIL] > m.BUCKETS_N:
         marks[m.BUCKETS_TAIL] += 1
     gaps = sizes = 0.0
     for position in range(marks[m.BUCKETS_TAIL], marks[m.BUCKETS_HEAD]):
-        row = at + m.BUCKETS_WIDTH * (position & mask)
-        gaps += marks[row]
-        sizes += marks[row + 1]
+        gaps += reals[m.BUCKET_GAPS + (position & (m.BUCKETS_RING - 1))]
+        sizes += reals[m.BUCKET_SIZES + (position & (m.BUCKETS_RING - 1))]
     reals[m.VPIN_NOW] = gaps / sizes
 
 
 @njit
-def take_bucket(ts_ns: int, volume: int, bought: int, marks: Int64Array1D, reals: Float64Array1D) -> None:
+def take_bucket(ts_ns: int, volume: float, bought: int, marks: Int64Array1D, reals: Float64Array1D) -> None:
     """Pour a trade into the buckets, split at their edges; ``bought`` is 1 where the buyer took."""
-    if marks[m.BUCKET] == 0:
-        marks[m.BUCKET] = bucket_size(ts_ns, marks)
-        if marks[m.BUCKET] == 0:
+    if reals[m.BUCKET] == 0.0:
+        reals[m.BUCKET] = reals[m.BUCKET_ROOM] = bucket_size(ts_ns, marks, reals)
+        if reals[m.BUCKET] == 0.0:
             return
     side = m.BUCKET_BOUGHT if bought == 1 else m.BUCKET_SOLD
     left = m.BUCKETS_N * volume
     while True:
-        size = marks[m.BUCKET]
-        part = min(left, size - marks[m.BUCKET_BOUGHT] - marks[m.BUCKET_SOLD])
-        marks[side] += part
+        part = min(left, reals[m.BUCKET_ROOM])
+        reals[side] += part
+        reals[m.BUCKET_ROOM] -= part
         left -= part
-        if marks[m.BUCKET_BOUGHT] + marks[m.BUCKET_SOLD] < size:
+        if reals[m.BUCKET_ROOM] > 0.0:
             return
-        push_bucket(abs(marks[m.BUCKET_BOUGHT] - marks[m.BUCKET_SOLD]), size, marks, reals)
-        marks[m.BUCKET_BOUGHT] = marks[m.BUCKET_SOLD] = 0
-        marks[m.BUCKET] = bucket_size(ts_ns, marks)
-        whole = left // marks[m.BUCKET]
+        push_bucket(abs(reals[m.BUCKET_BOUGHT] - reals[m.BUCKET_SOLD]), reals[m.BUCKET], marks, reals)
+        reals[m.BUCKET_BOUGHT] = reals[m.BUCKET_SOLD] = 0.0
+        reals[m.BUCKET] = reals[m.BUCKET_ROOM] = bucket_size(ts_ns, marks, reals)
+        whole = math.floor(left / reals[m.BUCKET])
         if whole > m.BUCKETS_N:  # Of buckets all alike, those that would leave again at once need not come.
-            left -= (whole - m.BUCKETS_N) * marks[m.BUCKET]
+            left -= (whole - m.BUCKETS_N) * reals[m.BUCKET]
 
 
 @njit

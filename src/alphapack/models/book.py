@@ -72,14 +72,12 @@ _RINGS = (  # Marks of the place; elements at first, and their width; marks of t
     (m.WAITING, 1_024, m.WAITING_WIDTH, m.WAITING_TAIL, m.WAITING_HEAD),
     (m.UNUSED, 4_096, m.UNUSED_WIDTH, None, None),
     (m.TICKERS, 1_024, m.TICKERS_WIDTH, m.TICKERS_TAIL, m.TICKERS_HEAD),
-    (m.BUCKETS, 64, m.BUCKETS_WIDTH, m.BUCKETS_TAIL, m.BUCKETS_HEAD),
-    (m.SLOTS, m.SLOTS_N, 1, None, None),
     (m.COUNTS, m.COUNTS_N, 1, None, None),
     (m.SCRATCH, 1_024, 5, None, None),  # Last: it is no state.
 )
 _take_frame = frames.frame
 _ROOM_WANTED = (wire.NO_ROOM, flow.RING_FULL)
-_MASKED = frozenset((m.TRADES, m.DEPTHS, m.WAITING, m.UNUSED, m.TICKERS, m.BUCKETS))
+_MASKED = frozenset((m.TRADES, m.DEPTHS, m.WAITING, m.UNUSED, m.TICKERS))
 _UNUSED_TIMES = 4
 """Places in the table of what waits for each that may wait: half of them stay free."""
 
@@ -146,13 +144,19 @@ class FeatureBook:
         for ring, place in places.items():
             self.marks[ring : ring + 2] = place
         for (ring, _, width, tail, head), n, n_old in zip(_RINGS, self._sizes, old_sizes, strict=True):
-            if ring == m.UNUSED or (ring == m.SCRATCH and n != n_old):
+            if ring == m.UNUSED:
                 continue
             begin, end = (0, min(n, n_old)) if tail is None or head is None else (int(old[tail]), int(old[head]))
             positions = np.arange(begin, end)
             to, source = self._ring(self.marks, ring, n, width), self._ring(old, ring, n_old, width)
             to[positions % n] = source[positions % n_old]
         flow.fill_unused(self.marks)
+
+    def _widen_scratch(self, levels: int) -> None:
+        """Make room to read so many levels a side; nothing else is touched, for the scratch stands last and is no state."""
+        self._sizes[-1] = levels
+        self.marks = np.concatenate((self.marks[: self._scratch_at], np.zeros(_RINGS[-1][2] * levels, np.int64)))
+        self.marks[m.SCRATCH + 1] = levels
 
     def _ring(self, marks: Int64Array1D, ring: int, n: int, width: int) -> Int64Array2D:
         return marks[marks[ring] : marks[ring] + n * width].reshape(n, width)
@@ -218,7 +222,7 @@ class FeatureBook:
         self.reals[m.SIZE_UNITS : m.SIZE_SCALE + 1] = lot.units, 10.0**lot.decimals
         self.reals[m.CONTRACT] = float(self.contract or 0)
         if self.bucket is not None and self.contract is None and self.lot is not None:
-            self.marks[m.BUCKET_FIXED] = max(1, round(m.BUCKETS_N * Fraction(self.bucket) / self.lot.size))
+            self.reals[m.BUCKET_FIXED] = max(1.0, float(round(m.BUCKETS_N * Fraction(self.bucket) / self.lot.size)))
 
     def refine(self, prices: list[Decimal], quantities: list[Decimal]) -> None:
         """Make tick and lot fine enough for these numbers; what is stored is counted in the new steps."""
@@ -254,10 +258,7 @@ class FeatureBook:
             rings[m.TRADES][:, 1] *= by_lot
             for window in (m.TRADES_1S, m.TRADES_5S, m.TRADES_30S):
                 marks[window + 1 : window + 3] *= by_lot
-            rings[m.BUCKETS][:] *= by_lot
-            rings[m.SLOTS][:] *= by_lot
-            marks[m.BUCKET : m.BUCKET_SOLD + 1] *= by_lot
-            marks[m.SLOT_SUM] *= by_lot
+            self.reals[m.SLOTS : m.BUCKET_FIXED + 1] *= by_lot
         if by_price != 1:  # Spreads and moves were counted in the ticks of before.
             rings[m.COUNTS][:] = 0
             marks[m.TOP_STATE], marks[m.MOVES] = -1, 0
@@ -275,7 +276,7 @@ class FeatureBook:
         lots = largest(*(pairs[1] for pairs in sides), waiting[:, 2], tickers[:, 2::2]) * by_lot
         sums = int(marks[m.DEPTHS_5S + 1]) * by_lot
         if self.contract is None:
-            held = [int(marks[at]) for at in (m.TRADES_30S + 1, m.TRADES_30S + 2, m.SLOT_SUM, m.BUCKET)]
+            held = [int(marks[at]) for at in (m.TRADES_30S + 1, m.TRADES_30S + 2)]
             flows = [2 * abs(int(marks[at])) for at in (m.DEPTHS_1S + 1, m.DEPTHS_1S + 2)]
             sums = max(sums, max(held + flows) * by_lot)
         if max(keys, lots, by_price, by_lot) > wire.LARGEST or sums > m.SUM_MAX:
@@ -379,7 +380,7 @@ class FeatureBook:
                 units *= 10
             marks[m.BASE_UNITS] = units
             if self.bucket is not None:
-                marks[m.BUCKET_FIXED] = max(1, round(m.BUCKETS_N * self.bucket * int(marks[m.BASE_UNITS])))
+                self.reals[m.BUCKET_FIXED] = max(1.0, float(round(m.BUCKETS_N * self.bucket * units)))
         flow.observe_mid(marks, self.reals, self.levels)
         marks[m.TOP_STATE] = flow.top_state(self.levels)
         marks[m.TOUCHED] = 1
@@ -655,6 +656,8 @@ class FeatureBook:
     # Inside
 
     def _ticks(self, price: Decimal) -> int:
+        if price == 0:  # How a ticker states the price of an empty side.
+            return 0
         assert self.tick is not None, "refined before"
         found = steps.multiple(price, self.tick)
         assert found is not None, "refined before"
@@ -685,7 +688,7 @@ class FeatureBook:
         every = sides[0] + sides[1]
         self.refine([price for price, _ in every], [quantity for _, quantity in every])
         if most > self.marks[m.SCRATCH + 1]:
-            self._resize({m.SCRATCH: min(LEVELS_MAX, 1 << (most - 1).bit_length())})
+            self._widen_scratch(min(LEVELS_MAX, 1 << (most - 1).bit_length()))
         at, room = int(self.marks[m.SCRATCH]), int(self.marks[m.SCRATCH + 1])
         for start, side, sign in ((at, sides[0], 1), (at + 2 * room, sides[1], -1)):
             for i, (price, quantity) in enumerate(side, start):
@@ -696,11 +699,10 @@ class FeatureBook:
     def _reset_steps(self) -> None:
         """Forget tick and lot and all that is counted in them; the book is empty."""
         marks = self.marks
-        marks[m.TICKERS_HEAD : m.BUCKETS] = 0
-        marks[m.BUCKETS_HEAD : m.BUCKETS_TAIL + 1] = marks[m.BUCKET : m.BUCKET_SOLD + 1] = 0
-        marks[m.TAPE_SINCE], marks[m.SLOT_AT], marks[m.SLOT_SUM] = m.NEVER, 0, 0
-        for ring, n in ((m.SLOTS, m.SLOTS_N), (m.COUNTS, m.COUNTS_N)):
-            marks[marks[ring] : marks[ring] + n] = 0
+        marks[m.TICKERS_HEAD : m.TICKERS_TAIL + 1] = marks[m.BUCKETS_HEAD : m.BUCKETS_TAIL + 1] = 0
+        marks[m.TAPE_SINCE], marks[m.SLOT_AT] = m.NEVER, 0
+        marks[marks[m.COUNTS] : marks[m.COUNTS] + m.COUNTS_N] = 0
+        self.reals[m.SLOTS : m.BUCKET_FIXED] = 0.0
         marks[m.TOP_STATE], marks[m.MOVES] = -1, 0
         self.reals[m.STOIKOV_FITTED] = 0.0
         self.tick = self.lot = None

@@ -13,6 +13,7 @@ class History:
         self._ring: Float64Array2D = np.full((rows, 1 + len(names)), np.nan)
         self.written = 0
         """Rows ever written."""
+        self._held = 0
 
     def note(self, ts_ms: int, values: Float64Array2D | list[float]) -> None:
         """Write a row."""
@@ -20,11 +21,12 @@ class History:
         row[0] = ts_ms
         row[1:] = values
         self.written += 1
+        self._held = min(self._held + 1, len(self._ring))
 
     def past(self) -> Float64Array2D:
         """Return the rows, oldest first, the time before the values."""
-        size = len(self._ring)
-        return self._ring[np.arange(max(0, self.written - size), self.written) % size]
+        rows: Float64Array2D = self._ring[np.arange(self.written - self._held, self.written) % len(self._ring)]
+        return rows
 
     def keep(self, rows: int) -> None:
         """Keep so many rows from now on."""
@@ -51,5 +53,6 @@ class History:
 
     def _hold(self, rows: int, past: Float64Array2D) -> None:
         past = past[-rows:]
+        self._held = len(past)
         self._ring = np.full((rows, 1 + len(self._names)), np.nan)
         self._ring[np.arange(self.written - len(past), self.written) % rows] = past

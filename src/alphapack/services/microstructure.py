@@ -27,6 +27,7 @@ from alphapack.domain.events import (
     TopOfBook,
     Trade,
     WireEvent,
+    WorkFailed,
 )
 from alphapack.domain.inputs import CoreSettings, InstrumentSettings, Result
 from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, BookState, Step, Verdict, name_of, venue_of
@@ -47,6 +48,7 @@ SNAPSHOT = "snapshot"
 
 MICROPRICE = "microprice"
 """Work requested of the shell: fit Stoikov's microprice to the transitions counted."""
+REASON_LENGTH_MAX = 300
 NAME_WITHIN = 256
 """Bytes within which the frames of every stream name their symbol."""
 
@@ -186,8 +188,14 @@ class Microstructure:
         """Take a fitted microprice; one in ticks that are no longer the book's is of no use."""
         symbol, tick = self._fits.pop(result.request_id, ("", ""))
         market = self._markets.get(symbol)
-        if market is not None and result.ok and tick == str(market.book.tick):
+        if market is None or tick != str(market.book.tick):
+            return
+        try:
+            if not result.ok:
+                raise ValueError(result.body.decode(errors="replace"))
             market.book.take_fit(microprice.decode_table(result.body).raw)
+        except ValueError as error:
+            self._ctx.emit(WorkFailed(result.request_id, MICROPRICE, symbol, str(error)[:REASON_LENGTH_MAX]))
 
     def on_frame(self, venue: str, payload: bytes) -> bool:
         """Take a frame in one kernel call, where it leaves no question; False: it is for the codec, and nothing has happened."""

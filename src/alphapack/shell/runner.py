@@ -17,7 +17,7 @@ import structlog
 
 import alphapack
 from alphapack.domain import readings
-from alphapack.domain.events import BookStateChanged, FrameRejected, IntakeOverloaded, Record, SessionStarted, WorkRequested
+from alphapack.domain.events import BookStateChanged, FrameRejected, IntakeOverloaded, Record, SessionStarted, WorkFailed, WorkRequested
 from alphapack.domain.inputs import AnyInput, Configure, Conflated, Frame, Result, Shed
 from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, BookState
 from alphapack.engine.engine import Engine
@@ -188,7 +188,7 @@ class Runner:
         elif type(record) is BookStateChanged:
             say = _log.info if record.after is BookState.LIVE else _log.warning
             say("book", symbol=record.symbol, before=record.before.name, after=record.after.name, reason=record.reason)
-        elif isinstance(record, FrameRejected | IntakeOverloaded):
+        elif isinstance(record, FrameRejected | IntakeOverloaded | WorkFailed):
             _log.warning(str(record.__struct_config__.tag), **msgspec.structs.asdict(record))
         elif type(record) is SessionStarted:
             _log.info("a session begins", source=record.source)
