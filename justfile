@@ -40,3 +40,11 @@ lock:
         --output-file requirements/core.txt pyproject.toml requirements/build.in
     uv pip compile --universal --upgrade --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet \
         --extra dev --constraints requirements/core.txt --output-file requirements/dev.txt pyproject.toml requirements/build.in
+    uv pip compile --universal --upgrade --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet \
+        --extra bench --output-file requirements/peers.txt pyproject.toml requirements/build.in requirements/peers.in
+
+# Install the libraries that benchmarks compare with, beside the package, in a folder of their own.
+peers:
+    python3 -m venv .venv-peers
+    .venv-peers/bin/pip install -q --require-hashes -r requirements/peers.txt
+    .venv-peers/bin/pip install -q --no-deps --no-build-isolation -e .

@@ -66,9 +66,11 @@ TICKERS_EVERY = 8
 """Of so many tickers one is kept: recordings have little else."""
 FOREIGN_LINES = 300
 WEIGHTS = (4, 3, 3, 4, 3, 2)
-ROUND_FRAMES = 20_000
+ROUND_FRAMES = (20_000, 5_000, 5_000)
+"""Long rounds fill long windows; every round begins with nothing known."""
 START_NS = 1_700_000_000_000_000_000
 MUTATED = 0.5
+NEWCOMERS = 0.01
 SNAPSHOT_LEVELS = 15
 SAVE_EVERY = 499
 READ_EVERY = 50
@@ -374,6 +376,14 @@ def double(one: Message, chance: Chance, feed: Feed) -> Message:
     return Message(one.stream, (*one.fields[:at], (field[0], value), *one.fields[at:]))
 
 
+def empty(one: Message, chance: Chance, feed: Feed) -> Message:
+    """Say that a side is empty, as Binance does."""
+    zero, nothing = b'"0.00000000"', b"[]"
+    if one.value(b"e") == b'"depthUpdate"':
+        return one.put(**{chance.choice("ab"): nothing})
+    return one.put(**{key: zero for side in chance.choice(("b", "a", "ba")) for key in (side, side.upper())})
+
+
 def drop(one: Message, chance: Chance, feed: Feed) -> Message:
     return with_field(one, some_field(one, chance))
 
@@ -528,6 +538,7 @@ KEEPING: dict[str, Change] = {
 CHANGING: dict[str, Change] = {
     "number changed": renumber(other_number),
     "key twice": double,
+    "side emptied": empty,
     "key dropped": drop,
     "key renamed": rename,
     "type changed": retype,
@@ -593,7 +604,7 @@ def settings(chance: Chance) -> CoreSettings:
     buckets = {"binance-usdm:BTCUSDT": 0.5, "binance-spot:ETHUSDT": 2.0, "binance-coinm:ETHUSD_PERP": 3.0, "binance-spot:ETHBTC": 1.5}
     kept = [InstrumentSettings(symbol, vpin_bucket=size) for symbol, size in buckets.items() if chance.random() < 0.6]
     return CoreSettings(
-        instruments=tuple(kept), symbols_max=12, sync_buffer_frames=6, stale_after_ms=chance.choice((3_000, 20_000, 60_000))
+        instruments=tuple(kept), symbols_max=48, sync_buffer_frames=6, stale_after_ms=chance.choice((3_000, 20_000, 60_000))
     )
 
 
@@ -606,7 +617,7 @@ def inputs(
     for feed in feeds:
         feed.calm = chance.random() < 0.5
     regime = chance.choice(("still", "burst", "steady", "steady", "slow"))
-    weights = [weight * chance.choice((0.3, 1, 1, 4)) for weight in WEIGHTS]
+    weights = [weight * chance.choice((0.5, 1, 1, 3)) for weight in WEIGHTS]
     yield Drawn(Configure(0, now, settings(chance)), None, "")
     yield Drawn(SessionStart(0, now, "fuzz"), None, "")
     answers: list[tuple[int, Result]] = []
@@ -650,6 +661,14 @@ def drawn(feed: Feed, chance: Chance, market: Market | None) -> tuple[str, bytes
         if feed.calm or chance.random() < 0.98:
             return feed.venue, owed.render(), ""
     odd = chance.random()
+    if odd < NEWCOMERS:  # Of a symbol that nothing is known of yet, or not much.
+        name = b'"N%dUSDT"' % (feed.at // 20 % 10)
+        one = chance.choice(feed.recorded.messages).put(s=name)
+        changes = chance.choices([*CHANGING.values(), *KEEPING.values()], k=chance.choice((0, 1, 1, 2)))
+        for change in changes:
+            one = change(one, chance, feed) if one.fields else one
+        return feed.venue, one.render().replace(b"\n", b"\t"), "newcomer"
+    odd = chance.random()
     if odd < 0.01:
         venue = chance.choice(("binance-spot", "binance-usdm", "binance-coinm", "kraken", ""))
         return (feed.venue if chance.random() < 0.7 else venue), chance.choice(foreign()).replace(b"\n", b"\t"), "foreign"
@@ -660,7 +679,7 @@ def drawn(feed: Feed, chance: Chance, market: Market | None) -> tuple[str, bytes
     following = feed.following()
     while not live and following.value(b"e") != b'"depthUpdate"' and chance.random() < 0.8:
         following = feed.following()
-    if chance.random() >= (MUTATED if live else 0.1):
+    if chance.random() >= (MUTATED if live or market is None else 0.1):
         return feed.venue, following.render(), ""
     # Where the mutation is not taken, the message itself comes after it: a chain is not to be broken by what was refused.
     feed.owed = following if following.value(b"e") == b'"depthUpdate"' else None
@@ -1040,7 +1059,9 @@ def _one(arguments: tuple[int, int, int]) -> Outcome:
 
 def fuzz(frames: int, seed: int, processes: int, folder: Path) -> int:
     """Run rounds until ``frames`` frames have passed; returns the exit code."""
-    rounds = [(seed, number, min(ROUND_FRAMES, frames - first)) for number, first in enumerate(range(0, frames, ROUND_FRAMES))]
+    ends = itertools.accumulate(itertools.cycle(ROUND_FRAMES), initial=0)
+    spans = itertools.takewhile(lambda span: span[0] < frames, itertools.pairwise(ends))
+    rounds = [(seed, number, min(end, frames) - first) for number, (first, end) in enumerate(spans)]
     counts: Counter[str] = Counter()
     digests = []
     for at in range(GUIDED_BASES):

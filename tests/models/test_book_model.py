@@ -638,6 +638,28 @@ def test_a_bucket_of_inverse_contracts_is_in_coins() -> None:
     assert values(book, START_NS)["vpin_n"] == 2
 
 
+@pytest.mark.parametrize("bucket", [None, 20_000.0, 10.0**9])
+def test_no_inverse_market_is_too_busy(bucket: float | None) -> None:
+    """Contracts of 10 at 2,680 and billions of them a day: every trade is taken, and VPIN knows the day."""
+    book = FeatureBook(Step(1, 2), Step(1, 0), 10.0, bucket)
+    book.snapshot(b'[["2680.00","5"]]', b'[["2680.01","5"]]')
+    book.start(START_NS)
+    for i in range(1_500):
+        book.trade(START_NS + i * 120 * SECOND, b'"2680.00"', b'"1000000"', buyer_is_taker=i % 4 > 0)
+    found = values(book, START_NS + 1_500 * 120 * SECOND)
+    buckets = {None: 50, 20_000.0: 50, 10.0**9: 0}
+    assert found["vpin_n"] == buckets[bucket]
+    assert math.isnan(found["vpin"]) if bucket == 10.0**9 else found["vpin"] == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(("lot", "bucket"), [(Step(1, 18), 10.0), (Step(1, 0), 1e-9), (Step(1, 8), 1e12), (Step(7, 0), 10.0)])
+def test_a_bucket_that_fits_no_lot_stops_nothing(lot: Step, bucket: float) -> None:
+    book = FeatureBook(Step(1, 2), lot, None, bucket)
+    book.snapshot(b'[["100.00","0"]]', b'[["101.00","0"]]')
+    book.start(START_NS)
+    assert values(book, START_NS)["vpin_n"] == 0
+
+
 # The fitted microprice
 
 
@@ -679,3 +701,56 @@ def test_more_levels_than_a_book_may_hold_are_refused() -> None:
     assert len(book.side("asks", 10**6)) <= BOOK_LEVELS_MAX
     with pytest.raises(FrameError, match=f"at most {BOOK_LEVELS_MAX} levels"):
         book.snapshot(NONE, b"[" + b",".join(b'["%d","1"]' % (1 + i) for i in range(BOOK_LEVELS_MAX + 1)) + b"]")
+
+
+def test_a_gap_is_no_transition_of_the_microprice() -> None:
+    book = FeatureBook(Step(1, 1), Step(1, 0), None)
+    for price in (100, 200):
+        book.clear()
+        book.snapshot(b'[["%d.0","1"]]' % price, b'[["%d.1","1"]]' % price)
+        book.diff(START_NS, b'[["%d.0","2"]]' % price, b"[]")
+        book.start(START_NS)
+    stay, move, jump = book.counts()
+    assert (int(stay.sum()), int(move.sum()), int(np.abs(jump).sum())) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("bucket", "full"), [(1e-19, 50), (33.333333333333336, 0), (0.1 + 0.2, 4), (8230.446666666667, 0), (1e300, 0)])
+def test_a_bucket_of_any_size_leaves_the_lot_alone(bucket: float, full: int) -> None:
+    book = FeatureBook(None, None, None, bucket)
+    book.snapshot(b'[["100.0","1.5"]]', b'[["101.0","2"]]')
+    book.start(START_NS)
+    book.trade(START_NS + 1, b'"100.0"', b'"1.5"', buyer_is_taker=True)
+    assert str(book.lot) == "0.5"
+    assert book.features(START_NS + 2)[FEATURES.index("vpin_n")] == full
+
+
+def spot_book() -> FeatureBook:
+    book = FeatureBook(Step(1, 1), Step(1, 0), None)
+    book.listen("XUSDT", wire.BINANCE_SPOT)
+    book.snapshot(b'[["100.0","1"]]', b'[["101.0","1"]]')
+    book.last_update = 10
+    book.start(START_NS)
+    book.live = True
+    return book
+
+
+def spot(first: int, bids: bytes) -> bytes:
+    return b'{"e":"depthUpdate","E":1700000000000,"s":"XUSDT","U":%d,"u":%d,"b":%b,"a":[]}' % (first, first, bids)
+
+
+def test_frames_stop_after_the_one_that_shows_the_book_to_be_wrong() -> None:
+    frames = [spot(11, b'[["100.1","1"]]'), spot(12, b'[["102.0","1"]]'), spot(13, b"[]")]
+    ends, times = np.cumsum([len(one) for one in frames]), np.full(3, START_NS, np.int64)
+    statuses = np.full(3, -6, np.int64)  # What is found there says nothing.
+    book = spot_book()
+    assert book.frames(times, b"".join(frames), ends, np.empty((3, len(FEATURES))), statuses) == 2
+    assert statuses[0] == 0 and statuses[1] < 0 and statuses[2] == -6
+    assert "at or above best ask" in book.fault(int(statuses[1]))
+
+
+@pytest.mark.parametrize("ends", [[200, 100], [-1, 100], [100, 10_000]])
+def test_frames_beyond_their_buffer_are_refused(ends: list[int]) -> None:
+    with pytest.raises(ValueError, match="expected ends that rise"):
+        spot_book().frames(np.zeros(2, np.int64), bytes(300), np.array(ends), np.empty((2, len(FEATURES))))
+    with pytest.raises(ValueError, match="rows"):
+        spot_book().frames(np.zeros(2, np.int64), bytes(300), np.array([1, 2]), np.empty((1, len(FEATURES))))

@@ -8,7 +8,7 @@ import pytest
 
 from alphapack import app
 from alphapack.config import Settings
-from alphapack.domain.events import WorkRequested
+from alphapack.domain.events import WorkFailed, WorkRequested
 from alphapack.domain.inputs import AnyInput, Configure, CoreSettings, Frame, Heartbeat, Result, SessionStart
 from alphapack.engine.engine import Engine
 from alphapack.models import microprice
@@ -246,10 +246,13 @@ def test_a_served_recording_that_was_killed_about_its_answer_ends_as_if_it_had_n
     assert host.engine.save() == engine.save()
 
 
-def test_a_fit_that_failed_leaves_all_else_as_it_is() -> None:
-    engine = app.build()
-    for _ in steps(engine, MARKET, {"microprice": fail}, DELAY_NS):
-        pass
+@pytest.mark.parametrize("work", [fail, lambda body: b"no table", lambda body: b"", lambda body: b"\xff" * 5_000, lambda body: b"[]"])
+def test_a_fit_that_cannot_be_used_is_told_and_leaves_all_else_as_it_is(work: Work) -> None:
+    engine, told = app.build(), list[WorkFailed]()
+    for _, records in steps(engine, MARKET, {"microprice": work}, DELAY_NS):
+        told += [record for record in records if isinstance(record, WorkFailed)]
+    (failed,) = told
+    assert (failed.work, failed.symbol) == ("microprice", BTC) and 0 < len(failed.reason) < 1_000
     now = engine.microstructure.microstructure(BTC)
     assert now is not None and now.microprice_stoikov is None and now.mid is not None
 

@@ -222,12 +222,10 @@ class FeatureBook:
         self.reals[m.SIZE_UNITS : m.SIZE_SCALE + 1] = lot.units, 10.0**lot.decimals
         self.reals[m.CONTRACT] = float(self.contract or 0)
         if self.bucket is not None and self.contract is None and self.lot is not None:
-            self.reals[m.BUCKET_FIXED] = max(1.0, float(round(m.BUCKETS_N * Fraction(self.bucket) / self.lot.size)))
+            self.reals[m.BUCKET_FIXED] = bucket_units(self.bucket, 1 / self.lot.size)
 
     def refine(self, prices: list[Decimal], quantities: list[Decimal]) -> None:
         """Make tick and lot fine enough for these numbers; what is stored is counted in the new steps."""
-        if self.bucket is not None and self.contract is None and any(quantities):
-            quantities = [*quantities, self.bucket]  # So that a bucket is a whole number of lots.
         tick, lot = steps.common(prices, self.tick), steps.common(quantities, self.lot)
         by_price = 1 if self.tick is None or tick is None else tick_ratio(self.tick, tick)
         by_lot = 1 if self.lot is None or lot is None else tick_ratio(self.lot, lot)
@@ -314,12 +312,25 @@ class FeatureBook:
         rows : float64[n, len(FEATURES)]
             Filled with the feature row after each frame.
         statuses : int64[n], optional
-            Filled with what ``frame`` would return.
+            Filled with what ``frame`` would return; below zero for the last one done where it shows the book to be wrong.
+
+        Raises
+        ------
+        ValueError
+            Where lengths differ or the ends do not rise within ``raw``.
         """
         told = np.empty(len(ends), np.int64) if statuses is None else statuses
+        if not len(ts_ns) == len(rows) == len(told) == len(ends) or rows.shape[1:] != (m.FEATURES,):
+            raise ValueError(
+                f"expected {len(ends)} times, rows of {m.FEATURES} and statuses, found {len(ts_ns)}, {rows.shape}, {len(told)}"
+            )
+        if len(ends) and not (ends[0] >= 0 and np.all(np.diff(ends) >= 0) and ends[-1] <= len(raw)):
+            raise ValueError(f"expected ends that rise from 0 to {len(raw)} at most, found {ends[0]} to {ends[-1]}")
         done = 0
         while True:
             done = frames.frames(ts_ns, raw, ends, done, self.marks, self.reals, self.levels, rows, told)
+            if done and told[done - 1] < 0:  # What comes after it is not for this book.
+                return done
             if done == len(ends) or told[done] not in _ROOM_WANTED or not self._made_room(told[done]):
                 return done
 
@@ -355,6 +366,7 @@ class FeatureBook:
         book.clear(self.levels, book.BID)
         book.clear(self.levels, book.ASK)
         self.marks[m.TOUCHED] = 1
+        self.marks[m.TOP_STATE], self.marks[m.MID_HAS] = -1, 0  # What comes next is no transition from what was.
 
     def forget(self) -> None:
         """Empty the windows of trades and of depth: those of a book that is not LIVE have no say in what it takes."""
@@ -380,7 +392,7 @@ class FeatureBook:
                 units *= 10
             marks[m.BASE_UNITS] = units
             if self.bucket is not None:
-                self.reals[m.BUCKET_FIXED] = max(1.0, float(round(m.BUCKETS_N * self.bucket * units)))
+                self.reals[m.BUCKET_FIXED] = bucket_units(self.bucket, Fraction(units))
         flow.observe_mid(marks, self.reals, self.levels)
         marks[m.TOP_STATE] = flow.top_state(self.levels)
         marks[m.TOUCHED] = 1
@@ -710,6 +722,11 @@ class FeatureBook:
 
 DEPTH, TRADE, AGGREGATE, TICKER = m.DEPTHS_SEEN, m.TRADES_SEEN, m.AGGREGATES_SEEN, m.TICKERS_SEEN
 """Kinds of messages that are counted."""
+
+
+def bucket_units(bucket: Decimal, units: Fraction) -> float:
+    """Return a bucket of VPIN in fiftieths of the unit of volume, of which a base unit has ``units``; at least one."""
+    return float(min(max(m.BUCKETS_N * Fraction(bucket) * units, Fraction(1)), Fraction(10**300)))
 
 
 def check_levels(found: int, most: int) -> None:
