@@ -587,15 +587,17 @@ class Drawn(NamedTuple):
     mutation: str
 
 
-def pace(chance: Chance, regime: str) -> int:
-    """Return nanoseconds to the next input."""
+def pace(chance: Chance, regime: str, count: int) -> int:
+    """Return nanoseconds to the next of ``count`` inputs."""
     if regime == "still":  # Rings grow where much happens before anything can leave a window.
         return chance.choice((0, 0, 1, 100, 10_000))
     if regime == "burst":
         return chance.choice((0, 0, 1, 100, chance.randrange(1, 200_000), chance.randrange(1, 2 * MS)))
     step = 0 if chance.random() < 0.1 else int(chance.expovariate(1 / (40 * MS)))
-    if regime == "slow" and chance.random() < 0.01:
-        step = chance.choice((chance.randrange(S, 3 * S), chance.randrange(3 * S, 8 * S), chance.randrange(60 * S, 3_600 * S)))
+    if regime in ("slow", "day") and chance.random() < 0.005:
+        step = chance.choice((chance.randrange(S, 3 * S), chance.randrange(3 * S, 8 * S)))
+    if regime == "day" and chance.random() < 20 / count:  # A day passes within the round.
+        step = chance.randrange(1_800 * S, 7_200 * S)
     return step
 
 
@@ -616,13 +618,13 @@ def inputs(
     now = START_NS + chance.randrange(S)
     for feed in feeds:
         feed.calm = chance.random() < 0.5
-    regime = chance.choice(("still", "burst", "steady", "steady", "slow"))
+    regime = chance.choices(("still", "burst", "steady", "slow", "day"), (4, 4, 8, 3, 1))[0]
     weights = [weight * chance.choice((0.5, 1, 1, 3)) for weight in WEIGHTS]
     yield Drawn(Configure(0, now, settings(chance)), None, "")
     yield Drawn(SessionStart(0, now, "fuzz"), None, "")
     answers: list[tuple[int, Result]] = []
     for _ in range(count):
-        now += pace(chance, regime)
+        now += pace(chance, regime, count)
         if chance.random() < 0.05:
             now = -(-now // (100 * MS)) * 100 * MS if chance.random() < 0.7 else -(-now // S) * S
         for record in seen():

@@ -85,24 +85,28 @@ def find(levels: Int64Array1D, at: int, n: int, key: int) -> int:
 def put_far(levels: Int64Array1D, side: int, key: int, lots: int) -> int:
     """Make ``lots`` the quantity at a far key; returns the old one. The caller has seen to the room."""
     at, n = levels[side + FAR_AT], levels[side + FAR]
-    quantities = at + levels[side + ROOM]
     i = find(levels, at, n, key)
-    if i < n and levels[at + i] == key:
-        old = int(levels[quantities + i])
+    # What lies from the key on, with a place more: slices of their own, because only their moves become moves of whole blocks.
+    keys, quantities = levels[at + i : at + n + 1], levels[at + levels[side + ROOM] + i : at + levels[side + ROOM] + n + 1]
+    last = len(keys) - 1
+    if last > 0 and keys[0] == key:
+        old = int(quantities[0])
         if lots != 0:
-            levels[quantities + i] = lots
+            quantities[0] = lots
             return old
-        for j in range(i, n - 1):
-            levels[at + j] = levels[at + j + 1]
-            levels[quantities + j] = levels[quantities + j + 1]
+        for j in range(last):
+            keys[j] = keys[j + 1]
+        for j in range(last):
+            quantities[j] = quantities[j + 1]
         levels[side + FAR] = n - 1
         return old
     if lots != 0:
-        for j in range(n, i, -1):
-            levels[at + j] = levels[at + j - 1]
-            levels[quantities + j] = levels[quantities + j - 1]
-        levels[at + i] = key
-        levels[quantities + i] = lots
+        for j in range(last, 0, -1):
+            keys[j] = keys[j - 1]
+        for j in range(last, 0, -1):
+            quantities[j] = quantities[j - 1]
+        keys[0] = key
+        quantities[0] = lots
         levels[side + FAR] = n + 1
     return 0
 
