@@ -754,3 +754,15 @@ def test_frames_beyond_their_buffer_are_refused(ends: list[int]) -> None:
         spot_book().frames(np.zeros(2, np.int64), bytes(300), np.array(ends), np.empty((2, len(FEATURES))))
     with pytest.raises(ValueError, match="rows"):
         spot_book().frames(np.zeros(2, np.int64), bytes(300), np.array([1, 2]), np.empty((1, len(FEATURES))))
+
+
+def test_an_inverse_book_that_goes_live_empty_learns_its_units_from_the_first_price() -> None:
+    book = FeatureBook(None, None, 10.0)
+    book.snapshot(b"[]", b"[]")
+    book.start(START_NS)
+    assert not np.isfinite(book.features(START_NS + 60 * SECOND)[FEATURES.index("mid")])
+    book.diff(START_NS + 60 * SECOND, b'[["100.0","5"]]', b'[["100.1","5"]]')
+    book.trade(START_NS + 60 * SECOND, b'"100.0"', b'"2"', buyer_is_taker=True)
+    found = dict(zip(FEATURES, book.features(START_NS + 60 * SECOND).tolist(), strict=True))
+    assert int(book.marks[m.BASE_UNITS]) == 10**11
+    assert (found["ti"], found["ofi_1"]) == (1.0, pytest.approx(0.5 - 10 * 5 / 100.1))

@@ -96,8 +96,9 @@ class InstrumentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
         for step in (self.tick, self.lot):
             if step is not None:
                 Step.parse(step)  # Raises for one that is none, where the user can still be told.
-        if self.vpin_bucket is not None and not 0 < self.vpin_bucket < float("inf"):
-            raise ValueError(f"expected a vpin_bucket above zero, found {self.vpin_bucket}")
+        for name, value in (("contract_value", self.contract_value), ("vpin_bucket", self.vpin_bucket)):
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"expected a {name} above zero, found {value}")
 
 
 AnyInput = Configure | SessionStart | Frame | Heartbeat | Shed | Conflated | Result

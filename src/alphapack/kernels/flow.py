@@ -585,7 +585,7 @@ def ofi(marks: Int64Array1D, reals: Float64Array1D, levels: Int64Array1D) -> flo
         total = book.size(levels, BID, m.K) + book.size(levels, ASK, m.K)
         return 2.0 * flow / (m.K * total) if total > 0 else math.nan
     coins = reals[m.ROW + m.DEPTH_BID] + reals[m.ROW + m.DEPTH_ASK]
-    return 2.0 * (flow / marks[m.BASE_UNITS]) / (m.K * coins) if coins > 0.0 else math.nan
+    return 2.0 * (flow / max(marks[m.BASE_UNITS], 1)) / (m.K * coins) if coins > 0.0 else math.nan
 
 
 @njit
@@ -602,7 +602,7 @@ def windows(ts_ns: int, marks: Int64Array1D, reals: Float64Array1D, levels: Int6
         reals[row + m.TI_1S] = ratio(marks[m.TRADES_1S + 1], marks[m.TRADES_1S + 2])
         reals[row + m.MICRO_VOL_1S] = micro_vol_at_instant(m.GRID_STEPS // 5, marks, reals) if instant else reals[m.VOL_1S]
         reals[row + m.OFI] = ofi(marks, reals, levels)
-        unit = marks[m.BASE_UNITS] if reals[m.CONTRACT] > 0.0 else reals[m.SIZE_SCALE] / reals[m.SIZE_UNITS]
+        unit = max(marks[m.BASE_UNITS], 1) if reals[m.CONTRACT] > 0.0 else reals[m.SIZE_SCALE] / reals[m.SIZE_UNITS]
         reals[row + m.OFI_1] = marks[m.DEPTHS_1S + 1] / unit
     if age_ns >= 5 * m.NS_PER_S:
         reals[row + m.TI] = ratio(marks[m.TRADES_5S + 1], marks[m.TRADES_5S + 2])

@@ -324,7 +324,7 @@ class FeatureBook:
             raise ValueError(
                 f"expected {len(ends)} times, rows of {m.FEATURES} and statuses, found {len(ts_ns)}, {rows.shape}, {len(told)}"
             )
-        if len(ends) and not (ends[0] >= 0 and np.all(np.diff(ends) >= 0) and ends[-1] <= len(raw)):
+        if len(ends) and not (ends[0] >= 0 and np.all(ends[1:] >= ends[:-1]) and ends[-1] <= len(raw)):
             raise ValueError(f"expected ends that rise from 0 to {len(raw)} at most, found {ends[0]} to {ends[-1]}")
         done = 0
         while True:
@@ -385,18 +385,22 @@ class FeatureBook:
         self.reals[m.CHANGES : m.CHANGES + m.GRID_RING] = 0.0
         self.reals[m.VOL_5S : m.VOL_1S + 1] = 0.0
         tape.clear_seconds(ts_ns, marks, self.reals)
-        best = next((ticks for ticks in self.best() if ticks is not None), None)
-        if self.contract is not None and self.tick is not None and best is not None and marks[m.BASE_UNITS] == 0:
-            units = 1
-            while Fraction(self.contract) * units < CONTRACT_UNITS_MIN * best * self.tick.size and units < BASE_UNITS_MAX:
-                units *= 10
-            marks[m.BASE_UNITS] = units
-            if self.bucket is not None:
-                self.reals[m.BUCKET_FIXED] = bucket_units(self.bucket, Fraction(units))
+        self._fix_base_units(next((ticks for ticks in self.best() if ticks is not None), 0))
         flow.observe_mid(marks, self.reals, self.levels)
         marks[m.TOP_STATE] = flow.top_state(self.levels)
         marks[m.TOUCHED] = 1
         self.row[:] = np.nan
+
+    def _fix_base_units(self, ticks: int) -> None:
+        """Choose the unit of base volume of an inverse instrument, once and for all, by the first price that there is."""
+        if self.contract is None or self.tick is None or ticks == 0 or self.marks[m.BASE_UNITS] > 0:
+            return
+        units = 1
+        while Fraction(self.contract) * units < CONTRACT_UNITS_MIN * ticks * self.tick.size and units < BASE_UNITS_MAX:
+            units *= 10
+        self.marks[m.BASE_UNITS] = units
+        if self.bucket is not None:
+            self.reals[m.BUCKET_FIXED] = bucket_units(self.bucket, Fraction(units))
 
     def snapshot(self, bids: bytes, asks: bytes) -> None:
         """Replace the whole book. Raises ``FrameError`` or ``CrossedBook``, and the book is empty then."""
@@ -428,6 +432,8 @@ class FeatureBook:
         self.roll(ts_ns)
         counts = self._parse(bids, asks)
         check_levels(max(counts), LEVELS_MAX)
+        at, room = int(self.marks[m.SCRATCH]), int(self.marks[m.SCRATCH + 1])
+        self._fix_base_units(abs(int(self.marks[at if counts[0] else at + 2 * room])) if max(counts) else 0)
         self.marks[m.BIDS_N], self.marks[m.ASKS_N] = counts
         self._settle(lambda: flow.depth(ts_ns, self.marks, self.reals, self.levels), max(counts))
 
@@ -444,6 +450,7 @@ class FeatureBook:
             Lots of its fall that were traded: here it is known, not guessed.
         """
         self.roll(ts_ns)
+        self._fix_base_units(abs(key))
         self._settle(lambda: flow.order(ts_ns, key, lots, explained, self.marks, self.reals, self.levels), 1)
 
     def _settle(self, change: Callable[[], int], more: int) -> None:
@@ -461,6 +468,7 @@ class FeatureBook:
         self.roll(ts_ns)
         self._check_trade(price, quantity)
         ticks, lots = self.ticks(price), self.lots(quantity)
+        self._fix_base_units(ticks)
         key = -ticks if buyer_is_taker else ticks
         while (status := flow.trade(ts_ns, key, lots, self.marks, self.reals)) == flow.RING_FULL:
             self._make_room()
@@ -563,7 +571,8 @@ class FeatureBook:
 
     @live.setter
     def live(self, value: bool) -> None:
-        self.marks[m.LIVE] = value and self.tick is not None and self.lot is not None and self.marks[m.NAME_N] > 0
+        known = self.tick is not None and self.lot is not None and (self.contract is None or self.marks[m.BASE_UNITS] > 0)
+        self.marks[m.LIVE] = value and known and self.marks[m.NAME_N] > 0
 
     @property
     def last_update(self) -> int:

@@ -263,7 +263,8 @@ class Microstructure:
         facts, moves = market.facts, market.book.moves
         if moves < facts.fitted_moves:  # The tick became finer, and the counts began anew.
             facts.fitted_moves = 0
-        if moves - facts.fitted_moves >= FIT_MOVES:
+        awaited = any(symbol == facts.symbol for symbol, _ in self._fits.values())
+        if moves - facts.fitted_moves >= FIT_MOVES and not awaited:
             facts.fitted_moves = moves
             request = self._ctx.request(MICROPRICE, microprice.encode_counts(*market.book.counts()))
             self._fits[request] = (facts.symbol, str(market.book.tick))
@@ -554,9 +555,7 @@ class Microstructure:
             trade_rate=value["trade_rate"],
             microprice_stoikov=value["microprice_stoikov"],
             depth=readings.Depth(*sizes),
-            windows=readings.Windows(
-                value["obi_1"], value["obi_10"], value["ti_1s"], value["ti_30s"], value["micro_vol_1s"], value["ofi_1"]
-            ),
+            windows=readings.Windows(*(value[name] for name in WINDOWS)),
         )
 
     def book(self, symbol: str, depth: int) -> readings.Book | None:
