@@ -52,7 +52,10 @@ class Fit(msgspec.Struct, frozen=True, eq=False):
     """A table of adjustments, and what it rests on. Arrays are read-only, finite and antisymmetric to the bit."""
 
     raw: Float64Array1D
-    """Shape (STATES,): where the mid settles on average, in ticks from where it is; within ``RAW_TICKS_MAX``."""
+    """Shape (STATES,): where the mid settles on average, in ticks from where it is; within ``RAW_TICKS_MAX``.
+
+    This is what is served: cut to the quotes, it would lose most of what it says where a move is many ticks.
+    """
     adjustment: Float64Array1D
     """Shape (STATES,): ``raw`` within ``HALF_SPREAD_TICKS``, so that the price stays within the quotes."""
     transitions: int
