@@ -885,12 +885,11 @@ class Pair:
         if saved != other:
             return f"saved states differ: {unlike(saved, other)}"
         if again:
-            loaded = app.build(), general()
-            for engine in loaded:
-                engine.load(saved)
-                if (found := engine.save()) != saved:
-                    return f"a loaded state is not saved as it was: {unlike(saved, found)}"
-            self.fast, self.general = loaded
+            loaded = app.build()
+            loaded.load(saved)
+            if (found := loaded.save()) != saved:
+                return f"a loaded state is not saved as it was: {unlike(saved, found)}"
+            self.fast = loaded
             self._spy()
         return self.read()
 

@@ -114,9 +114,23 @@ def test_both_ways_take_numbers_of_the_same_length(engines: Engines, figures: in
 
 def test_a_saved_state_does_not_tell_how_long_a_message_was(engines: Engines) -> None:
     levels = b",".join(b'["9.%03d","1.25"]' % i for i in range(1_100))
+    for i in range(3):  # They leave the window, and remain in the ring.
+        assert engines.take(b'{"e":"trade","E":1700000000000,"s":"XUSDT","t":%d,"p":"10.10","q":"0.25","m":true}' % i)
     engines.take(depth(5, 5, b"[%b]" % levels))
     assert engines.pair.whole(again=True) == ""
-    assert engines.take(depth(6, 6, b'[["10.10","2.00"]]'))
+    engines.take(depth(6, 6, b"[%b]" % levels.replace(b"1.25", b"1.50")), after_ns=40_000 * MS)
+    engines.take(depth(7, 7, b"[%b]" % levels))
+    assert engines.pair.whole(again=True) == ""
+    assert engines.take(depth(8, 8, b'[["10.10","2.00"]]'))
+
+
+@pytest.mark.parametrize("side", [b"b", b"a", b"ba"])
+def test_an_empty_side_may_be_the_first_that_is_said_of_a_symbol(side: bytes) -> None:
+    pair, zero = fuzz.Pair(), b'"0.00000000"'
+    prices = (zero if b"b" in side else b'"10.10"', zero if b"a" in side else b'"10.20"')
+    for entry in (Configure(0, START_NS, CoreSettings()), Frame(0, START_NS, SPOT, "", ticker(*prices))):
+        assert pair.step(entry) == ""
+    assert pair.whole(again=True) == ""
 
 
 @pytest.mark.usefixtures("rooms")

@@ -35,6 +35,8 @@ OLD_KEYS, OLD_LOTS = 7 + 2 * TOP, 7 + 3 * TOP
 """The best levels as they were before the message."""
 SIDE = 64
 BID, ASK = 0, SIDE
+SIDES = (BID, ASK)
+"""To go through in a loop: what is called with a constant is compiled for that constant alone, and again for the other."""
 HEAD = 2 * SIDE
 FAR_FROM = HEAD + 2 * WINDOW + 2 * WORDS
 """Where the far levels of the first side begin."""

@@ -301,7 +301,10 @@ def note_depth(ts_ns: int, marks: Int64Array1D, reals: Float64Array1D, levels: I
     marks[row] = ts_ns
     first = total = 0
     for level in range(m.K):
-        flow = order_flow(BID, level, levels, marks, reals) - order_flow(ASK, level, levels, marks, reals)
+        flow = 0
+        for side in book.SIDES:
+            added = order_flow(side, level, levels, marks, reals)
+            flow += added if side == BID else -added
         if level == 0:
             first = flow
         total += flow
@@ -357,8 +360,8 @@ def changed(ts_ns: int, moved: bool, marks: Int64Array1D, reals: Float64Array1D,
     """Bring everything up to date with levels that were put and tallied; ``moved`` tells whether the best ``TOP`` may differ."""
     if not moved:
         return OK
-    book.walk(levels, BID)
-    book.walk(levels, ASK)
+    for side in book.SIDES:
+        book.walk(levels, side)
     flow = max(abs(marks[m.DEPTHS_1S + 1]), abs(marks[m.DEPTHS_1S + 2]))
     if marks[m.DEPTHS_5S + 1] > m.SUM_MAX - marks[m.TALLY] or flow > m.FLOW_MAX:
         return wire.OFF_GRID
@@ -396,9 +399,11 @@ def depth(ts_ns: int, marks: Int64Array1D, reals: Float64Array1D, levels: Int64A
     for i in range(4):
         marks[m.TALLY + i] = 0
     at, room = marks[m.SCRATCH], marks[m.SCRATCH + 1]
-    moved = fold(BID, at, marks[m.BIDS_N], levels, marks)
-    if fold(ASK, at + 2 * room, marks[m.ASKS_N], levels, marks):
-        moved = True
+    moved = False
+    for side in book.SIDES:
+        first, n = (at, marks[m.BIDS_N]) if side == BID else (at + 2 * room, marks[m.ASKS_N])
+        if fold(side, first, n, levels, marks):
+            moved = True
     return changed(ts_ns, moved, marks, reals, levels)
 
 
