@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from alphapack import jit
 from alphapack.api import server
 from alphapack.config import Settings, masked
 from alphapack.domain.events import Record
@@ -204,10 +205,25 @@ async def _serve(
 
 async def _start(stack: ExitStack, settings: Settings, folder: folders.EngineFolder, runner: Runner) -> Committer:
     """Do what ready needs on a thread, so that health is answered meanwhile."""
-    runner.starting("compiling kernels (about ten seconds once, then from the cache)")
-    await asyncio.to_thread(book.warm)
+    runner.starting("compiling kernels (about fifteen seconds once, then from the cache)")
+    await _make_kernels_ready()
     runner.starting("recovering the state on disk")
     return await asyncio.to_thread(_open_storage, stack, settings, folder, runner)
+
+
+async def _make_kernels_ready() -> None:
+    """Load the kernels; where they must be compiled, half of them in a process of their own, into the same cache."""
+    child = None
+    if jit.CACHE is not None and not jit.is_cached("frames.frame"):
+        child = await asyncio.create_subprocess_exec(sys.executable, "-c", "from alphapack.models import book; book.warm_frame()")
+    try:
+        await asyncio.to_thread(book.warm_general)
+        if child is not None:
+            await child.wait()
+    finally:
+        if child is not None and child.returncode is None:
+            child.kill()
+    await asyncio.to_thread(book.warm)  # What the child could not do is done here.
 
 
 def _open_storage(stack: ExitStack, settings: Settings, folder: folders.EngineFolder, runner: Runner) -> Committer:

@@ -116,6 +116,11 @@ def cache_folder(package: Path, environ: Mapping[str, str]) -> Path | None:
     return None
 
 
+def is_cached(kernel: str) -> bool:
+    """Tell whether machine code of a kernel, such as ``frames.frame``, lies in the cache."""
+    return CACHE is not None and any(CACHE.rglob(f"{kernel}-*.nbi"))
+
+
 CACHE = cache_folder(PACKAGE, os.environ)
 if CACHE is not None:
     os.environ["NUMBA_CACHE_DIR"] = str(CACHE)
