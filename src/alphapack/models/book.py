@@ -187,9 +187,9 @@ class FeatureBook:
             self.levels[side + book.FAR_AT : side + book.ROOM + 1] = at, room
             book.clear(self.levels, side)
 
-    def _make_levels_room(self, more: int) -> None:
-        """See to room for so many more levels a side."""
-        count = max(self._count(book.BID), self._count(book.ASK)) + more
+    def _make_levels_room(self, bids: int, asks: int) -> None:
+        """See to room for so many more bids and asks; each side is counted for itself, so that the room there is decides nothing."""
+        count = max(self._count(book.BID) + bids, self._count(book.ASK) + asks)
         if count > BOOK_LEVELS_MAX:
             raise CrossedBook(f"more than {BOOK_LEVELS_MAX} levels on one side")
         if count > self.levels[book.ROOM]:
@@ -340,7 +340,7 @@ class FeatureBook:
             self._make_room()
             return True
         try:
-            self._make_levels_room(int(self.marks[m.BIDS_N : m.ASKS_N + 1].max()))
+            self._make_levels_room(*self.marks[m.BIDS_N : m.ASKS_N + 1].tolist())
         except CrossedBook:
             return False
         return True
@@ -415,7 +415,7 @@ class FeatureBook:
         except FrameError:  # The steps learnt so far may be what is wrong: nothing that is counted in them is worth more.
             self._reset_steps()
             self.refine(prices, quantities)
-        self._make_levels_room(max(map(len, sides)))
+        self._make_levels_room(*map(len, sides))
         kept = []
         for side, sign in zip(sides, (1, -1), strict=True):
             held = {sign * self._ticks(price): self._lots(quantity) for price, quantity in side}
@@ -435,7 +435,7 @@ class FeatureBook:
         at, room = int(self.marks[m.SCRATCH]), int(self.marks[m.SCRATCH + 1])
         self._fix_base_units(abs(int(self.marks[at if counts[0] else at + 2 * room])) if max(counts) else 0)
         self.marks[m.BIDS_N], self.marks[m.ASKS_N] = counts
-        self._settle(lambda: flow.depth(ts_ns, self.marks, self.reals, self.levels), max(counts))
+        self._settle(lambda: flow.depth(ts_ns, self.marks, self.reals, self.levels), counts)
 
     def order(self, ts_ns: int, key: int, lots: int, explained: int) -> None:
         """Set one level as an order book of single orders knows it.
@@ -451,13 +451,13 @@ class FeatureBook:
         """
         self.roll(ts_ns)
         self._fix_base_units(abs(key))
-        self._settle(lambda: flow.order(ts_ns, key, lots, explained, self.marks, self.reals, self.levels), 1)
+        self._settle(lambda: flow.order(ts_ns, key, lots, explained, self.marks, self.reals, self.levels), (1, 1))
 
-    def _settle(self, change: Callable[[], int], more: int) -> None:
-        """Do a change of the book, making the room that it asks for."""
+    def _settle(self, change: Callable[[], int], more: tuple[int, int]) -> None:
+        """Do a change of the book, which brings at most so many bids and asks, making the room that it asks for."""
         while (status := change()) != flow.OK:
             if status == wire.NO_ROOM:
-                self._make_levels_room(more)
+                self._make_levels_room(*more)
             elif status == flow.RING_FULL:
                 self._make_room()
             else:
@@ -671,7 +671,7 @@ class FeatureBook:
         self.row[:] = np.nan
         bids, asks = (np.frombuffer(side, np.int64).reshape(2, -1) for side in (saved.bids, saved.asks))
         self._make_levels(LEVELS_FIRST)
-        self._make_levels_room(max(bids.shape[1], asks.shape[1]))
+        self._make_levels_room(bids.shape[1], asks.shape[1])
         self._fill(bids, asks)
 
     # Inside
