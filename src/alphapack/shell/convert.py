@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 65_536
 BATCH_BYTES = 32_000_000
+CAPTURE_SUFFIXES = (".raw", ".raw.gz", ".raw.zst")
 _GZIP_LEVEL = 6
 _ZSTD_LEVEL = 10
 
@@ -40,7 +41,7 @@ def convert(lines: Iterable[Line], out: Path) -> int:
     """Write the messages in the form that the name of ``out`` states and return their number; ``out`` appears when it is whole."""
     if out.suffix == ".parquet":
         return to_parquet(lines, out)
-    if out.name.endswith((".raw", ".raw.gz", ".raw.zst")):
+    if out.name.endswith(CAPTURE_SUFFIXES):
         return to_capture(lines, out)
     raise ConversionError(f"expected an output named *.parquet, *.raw.gz, *.raw.zst or *.raw, found {out.name!r}")
 
@@ -62,7 +63,7 @@ def to_parquet(lines: Iterable[Line], out: Path) -> int:
         ]
     )
     rows = 0
-    with _whole(out) as partial, parquet.ParquetWriter(partial, schema, compression="zstd") as writer:
+    with whole(out) as partial, parquet.ParquetWriter(partial, schema, compression="zstd") as writer:
         for batch in _batches(lines):
             writer.write_batch(_record_batch(batch, schema))
             rows += len(batch)
@@ -73,7 +74,7 @@ def to_capture(lines: Iterable[Line], out: Path) -> int:
     """Write one capture file. It holds one venue's and symbol's messages, because its name is all that states them."""
     stated = source_name(out)
     rows = 0
-    with _whole(out) as partial, _compressing(partial, out.suffix) as stream:
+    with whole(out) as partial, compressing(partial, out.suffix) as stream:
         for line in lines:
             if (line.venue, line.symbol) != stated:
                 found = f"{line.venue}_{line.symbol}".rstrip("_")
@@ -87,7 +88,7 @@ def to_capture(lines: Iterable[Line], out: Path) -> int:
 
 
 @contextmanager
-def _whole(out: Path) -> Iterator[Path]:
+def whole(out: Path) -> Iterator[Path]:
     """Name a file to write beside ``out``, which takes its place when all went well and is removed otherwise."""
     partial = out.with_name(f".{out.name}.partial")
     try:
@@ -100,7 +101,8 @@ def _whole(out: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _compressing(path: Path, suffix: str) -> Iterator[_Sink]:
+def compressing(path: Path, suffix: str) -> Iterator[_Sink]:
+    """Open a file to write, compressed as its suffix says."""
     with path.open("wb") as raw:
         if suffix == ".gz":
             # No name and no time in the head, so that equal messages make equal files.
