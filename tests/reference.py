@@ -389,6 +389,8 @@ class Twin:
         if self.state == "SYNCING":
             self.last_depth_ns = ts_ns
         if self.last is None:
+            while self.buffer and self.buffer[-1].first > diff.last:  # An id ahead of those after it is not to be believed.
+                self.buffer.pop()
             self.buffer.append(diff)
         else:
             self._judge_all(ts_ns, [diff], replayed=False)

@@ -126,7 +126,7 @@ def test_a_frame_of_an_unknown_venue_or_without_sense_is_an_event_not_an_error()
     engine = started()
     records = engine.step(Frame(2, START_NS, "okx", "BTC", b"{}"))
     assert isinstance(records[0], FrameRejected) and records[0].venue == "okx"
-    assert "expected a venue of ['binance-coinm', 'binance-spot', 'binance-usdm'], found 'okx'" in records[0].reason
+    assert "expected a venue of ['binance-coinm', 'binance-spot', 'binance-usdm', 'sim'], found 'okx'" in records[0].reason
     records = engine.step(Frame(3, START_NS, VENUE, "BTCUSDT", b"\xff\x00"))
     assert isinstance(records[0], FrameRejected) and (records[0].venue, records[0].symbol) == (VENUE, "BTCUSDT")
     assert engine.rejection == records[0].reason and engine.decoded == ()
@@ -293,7 +293,7 @@ def test_saving_changes_nothing_and_loading_twice_is_loading_once() -> None:
 def test_a_state_of_another_version_is_refused() -> None:
     state = msgspec.msgpack.decode(started().save())
     state[0] += 1
-    with pytest.raises(ValueError, match="expected a state of version 2, found 3"):
+    with pytest.raises(ValueError, match="expected a state of version 3, found 4"):
         app.build().load(msgspec.msgpack.encode(state))
 
 

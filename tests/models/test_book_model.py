@@ -1,6 +1,7 @@
 """One symbol's book as a value: saved and taken up again, refined on the way, grown, and proof against what a venue may send."""
 
 import contextlib
+import itertools
 import math
 import random
 from collections.abc import Callable
@@ -449,6 +450,12 @@ def text_of(number: int, ts_ns: int, kind: str, parts: tuple[bytes, ...]) -> byt
     return b'{"e":"bookTicker","u":%d,"s":"BTCUSDT","b":%b,"B":%b,"a":%b,"A":%b,"E":%d}' % (number + 10**6, *parts, ms)
 
 
+def numbers_of(messages: list[tuple[int, str, tuple[bytes, ...]]]) -> list[int]:
+    """Ids that follow each other: of trades among themselves, of the rest by their place."""
+    trades = itertools.accumulate(kind == "trade" for _, kind, _ in messages)
+    return [count if kind == "trade" else i for i, (count, (_, kind, _)) in enumerate(zip(trades, messages, strict=True), 1)]
+
+
 def apply(book: FeatureBook, number: int, ts_ns: int, kind: str, parts: tuple[bytes, ...]) -> None:
     """Do with one message what the state machine does, by the general way."""
     book.lag_ns = ts_ns - (ts_ns // MS - 30) * MS
@@ -484,7 +491,8 @@ def listening(contract: float | None, bucket: float | None = 3.0) -> FeatureBook
 def test_frames_taken_whole_leave_what_their_parts_leave(seed: int, contract: float | None, cut: int) -> None:
     """One call a frame, one call for all of them, and the general way: the same rows and the same state, to the bit."""
     messages = frames_of(seed, 60, contract)
-    texts = [text_of(i, *message) for i, message in enumerate(messages, 1)]
+    numbers = numbers_of(messages)
+    texts = [text_of(number, *message) for number, message in zip(numbers, messages, strict=True)]
     single, whole, slow = listening(contract), listening(contract), listening(contract)
     rows = np.zeros((60, len(FEATURES)))
     times, ends = np.array([message[0] for message in messages]), np.cumsum([len(text) for text in texts])
@@ -492,7 +500,7 @@ def test_frames_taken_whole_leave_what_their_parts_leave(seed: int, contract: fl
     start = int(ends[cut - 1]) if cut else 0
     assert whole.frames(times[:cut], raw, ends[:cut], rows[:cut]) == cut
     assert whole.frames(times[cut:], raw[start:], ends[cut:] - start, rows[cut:]) == 60 - cut
-    for i, (message, text, row_of_all) in enumerate(zip(messages, texts, rows, strict=True), 1):
+    for i, message, text, row_of_all in zip(numbers, messages, texts, rows, strict=True):
         assert single.frame(message[0], text) == (QUIET if message[1] == "ticker" else TAKEN)
         apply(slow, i, *message)
         assert single.row.tobytes() == slow.row.tobytes() == row_of_all.tobytes()
@@ -513,10 +521,11 @@ def test_rings_grow_alike_whichever_way_a_message_came(contract: float | None) -
         elif kind == "ticker":
             parts = (b'"97.5"', b'"1"', b'"104.5"', b'"1"')
         messages.append((START_NS + i * 1_000, kind, parts))
-    texts = [text_of(i, *message) for i, message in enumerate(messages, 1)]
+    numbers = numbers_of(messages)
+    texts = [text_of(number, *message) for number, message in zip(numbers, messages, strict=True)]
     times, ends = np.array([message[0] for message in messages]), np.cumsum([len(text) for text in texts])
     whole.frames(times, b"".join(texts), ends, np.zeros((5_000, len(FEATURES))))
-    for i, (message, text) in enumerate(zip(messages, texts, strict=True), 1):
+    for i, message, text in zip(numbers, messages, texts, strict=True):
         assert single.frame(message[0], text) in (TAKEN, QUIET)
         apply(slow, i, *message)
     assert single.save() == whole.save() == slow.save()

@@ -192,7 +192,7 @@ def test_messages_of_another_venue_are_refused(samples: list[dict[str, Any]], ve
 @pytest.mark.parametrize(
     "payload",
     [
-        b"", b" ", b"null", b"0", b'""', b"[]", b"{}", b"pong", b"{", b'{"e":', b"\xff\xfe", b"\x00" * 40, b"\xef\xbb\xbf{}",
+        b"", b" ", b"null", b"0", b'""', b"{}", b"pong", b"{", b'{"e":', b"\xff\xfe", b"\x00" * 40, b"\xef\xbb\xbf{}",
         b'{"e":"trade"}}',
         b"[" * 5_000, b'{"data":' * 5_000, b'{"a":' * 5_000, b'{"unknown":' + b"[" * 5_000,
         b'{"stream":"x","data":' * 5_000 + b"1" + b"}" * 5_000, pack(wrapped(wrapped(DIFF))), pack(wrapped(wrapped(wrapped(SNAPSHOT)))),

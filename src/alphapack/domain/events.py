@@ -78,13 +78,32 @@ class Candle(WireEvent, frozen=True, gc=False):
     closed: bool
 
 
+class Candles(WireEvent, frozen=True):
+    """Closed candles of the past, as a venue's REST answer states them, oldest first."""
+
+    interval_ms: int
+    rows: tuple[tuple[int, str, str, str, str, str], ...]
+    """Venue's opening time in milliseconds; open, high, low, close; volume."""
+
+
+class Listing(WireEvent, frozen=True):
+    """What a venue states about an instrument; None where it says nothing."""
+
+    tick: str | None = None
+    lot: str | None = None
+    min_notional: float | None = None
+    contract_value: float | None = None
+    maker_fee_bps: float | None = None
+    taker_fee_bps: float | None = None
+
+
 class Ignored(WireEvent, frozen=True, gc=False):
     """A well-formed message that says nothing about the market (an acknowledgement, a notice)."""
 
     what: str
 
 
-AnyWireEvent = DepthDiff | DepthSnapshot | Trade | TopOfBook | Candle | Ignored
+AnyWireEvent = DepthDiff | DepthSnapshot | Trade | TopOfBook | Candle | Candles | Listing | Ignored
 
 
 class Record(msgspec.Struct, frozen=True, tag_field="kind"):
@@ -112,6 +131,14 @@ class InstrumentChanged(Record, frozen=True, tag="instrument"):
     symbol: str
     tick: str
     lot: str
+
+
+class TradesMissed(Record, frozen=True, tag="trades_missed"):
+    """Trades ``first..last`` of a symbol's one trade stream never came: what is summed over trades lacks them."""
+
+    symbol: str
+    first: int
+    last: int
 
 
 class FrameRejected(Record, frozen=True, tag="frame_rejected"):
@@ -148,4 +175,6 @@ class WorkFailed(Record, frozen=True, tag="work_failed"):
     reason: str
 
 
-AnyRecord = SessionStarted | BookStateChanged | InstrumentChanged | FrameRejected | IntakeOverloaded | WorkRequested | WorkFailed
+AnyRecord = (
+    SessionStarted | BookStateChanged | InstrumentChanged | TradesMissed | FrameRejected | IntakeOverloaded | WorkRequested | WorkFailed
+)

@@ -65,6 +65,9 @@ class Result(Input, frozen=True, tag="result"):
     body: bytes
 
 
+FEE_BPS_MAX = 1_000.0
+
+
 class CoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The settings that change what the core computes, so they are an input themselves."""
 
@@ -89,6 +92,9 @@ class InstrumentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     lot: str | None = None
     min_notional: float | None = None
     contract_value: float | None = None
+    maker_fee_bps: float | None = None
+    """Fee of a fill that rested in the book, in basis points of its value; negative for a rebate."""
+    taker_fee_bps: float | None = None
     vpin_bucket: float | None = None
     """Size of a VPIN bucket in base units; left out: a fiftieth of the volume of 24 hours, once those have passed."""
 
@@ -99,6 +105,9 @@ class InstrumentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
         for name, value in (("contract_value", self.contract_value), ("vpin_bucket", self.vpin_bucket)):
             if value is not None and not 0 < value < float("inf"):
                 raise ValueError(f"expected a {name} above zero, found {value}")
+        for name, fee in (("maker_fee_bps", self.maker_fee_bps), ("taker_fee_bps", self.taker_fee_bps)):
+            if fee is not None and not abs(fee) <= FEE_BPS_MAX:
+                raise ValueError(f"expected a {name} within {FEE_BPS_MAX} basis points, found {fee}")
 
 
 AnyInput = Configure | SessionStart | Frame | Heartbeat | Shed | Conflated | Result

@@ -5,6 +5,8 @@ from fractions import Fraction
 
 import msgspec
 
+SIMULATOR = "sim"
+"""The venue name of the market that comes with the engine."""
 NANOS_PER_MS = 1_000_000
 NANOS_PER_S = 1_000_000_000
 
@@ -59,17 +61,6 @@ class Step(msgspec.Struct, frozen=True, array_like=True):
     def __str__(self) -> str:
         digits = str(self.units).rjust(self.decimals + 1, "0")
         return digits if self.decimals == 0 else f"{digits[: -self.decimals]}.{digits[-self.decimals :]}"
-
-
-class Instrument(msgspec.Struct, frozen=True):
-    """What one level or trade of a symbol means; ``None`` where no venue or user has said it."""
-
-    symbol: str
-    tick: Step | None = None
-    lot: Step | None = None
-    min_notional: float | None = None
-    contract_value: float | None = None
-    """Quote value of one contract of an inverse instrument; None for linear ones, whose lots are base units."""
 
 
 def symbol_id(venue: str, name: str) -> str:

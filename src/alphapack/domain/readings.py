@@ -84,6 +84,8 @@ class SymbolInfo(msgspec.Struct, frozen=True):
     lot: float | None
     min_notional: float | None
     contract_value: float | None
+    maker_fee_bps: float | None
+    taker_fee_bps: float | None
     has_options: bool
 
 
@@ -103,6 +105,8 @@ class SymbolHealth(msgspec.Struct, frozen=True):
     ticker_checked: int
     ticker_mismatched: int
     rejected: int
+    trades_missed: int
+    """Trades whose ids show that they never came."""
 
 
 class LedgerHealth(msgspec.Struct, frozen=True):

@@ -16,9 +16,10 @@ from alphapack.engine.digest import Digest
 from alphapack.engine.draws import Draws
 from alphapack.engine.ports import Codec, Service
 from alphapack.engine.timers import Timer, Timers
+from alphapack.services.candles import CandleStore
 from alphapack.services.microstructure import MICROPRICE, TICK_NS, Judge, Microstructure
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 REJECTIONS_NS = NANOS_PER_S
 """A venue's unusable frames are reported at most this often, with their count, so that garbage cannot flood the ledger."""
 
@@ -92,7 +93,8 @@ class Engine:
             {codec.venue: codec.contract_value for codec in codecs},
             {codec.venue: codec.frame_format for codec in codecs},
         )
-        self._services: list[Service] = [self.microstructure]
+        self.candles = CandleStore(self)
+        self._services: list[Service] = [self.microstructure, self.candles]
         self._timer_handlers: dict[str, Callable[[str], None]] = {"microstructure": lambda _: self.microstructure.on_tick()}
         self._handlers: dict[type, Callable[[AnyInput], None]] = {
             Configure: self._on_configure,
@@ -199,6 +201,8 @@ class Engine:
             self.decoded = codec.decode(entry.payload, entry.symbol)
             for event in self.decoded:
                 self.microstructure.on_event(event)
+                if (handle := self.candles.handlers.get(type(event))) is not None:
+                    handle(event)
         except FrameError as error:
             self._reject(entry, str(error))
 

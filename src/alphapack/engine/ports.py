@@ -1,11 +1,11 @@
 """What the core and its shell ask of each other, drawn so that other stores can stand behind the same words."""
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
-from alphapack.domain.events import AnyRecord, AnyWireEvent, DepthDiff
+from alphapack.domain.events import AnyWireEvent, DepthDiff, WorkRequested
 from alphapack.domain.inputs import AnyInput
 from alphapack.domain.market import Verdict
 from alphapack.domain.readings import Book, Health, Microstructure, SymbolInfo
@@ -128,13 +128,111 @@ class CheckpointStore(Protocol):
 class Executor(Protocol):
     """Does what the core requested, off the loop, and hands the answer to the runner as an input."""
 
-    def start(self, request: AnyRecord) -> None:
+    def start(self, request: WorkRequested) -> None:
         """Begin the work and return at once."""
         ...
 
 
+class NewsPage(NamedTuple):
+    """Records in the order in which they happened."""
+
+    rows: list[LedgerRow]
+    cursor: int
+    """Where the next page begins."""
+    missed: int
+    """Records between the cursor that was asked for and the first row, which are no longer kept."""
+
+
+class News(Protocol):
+    """The recent records, for those who follow what happens; only what is durable is told.
+
+    A cursor is a place in it, valid as long as the process lives; a key, ``(seq, ordinal)``, names a record for ever.
+    """
+
+    @property
+    def oldest(self) -> int:
+        """The cursor of the oldest record kept."""
+        ...
+
+    @property
+    def latest(self) -> tuple[int, int]:
+        """The key of the last record that may be told, also where it is no longer kept; ``(0, 0)`` before the first."""
+        ...
+
+    def cursor(self, key: tuple[int, int]) -> int | None:
+        """Return the place behind the record of ``key``; None where what followed it may be gone."""
+        ...
+
+    def page(self, cursor: int, limit: int) -> NewsPage:
+        """Return at most ``limit`` durable records from ``cursor`` on."""
+        ...
+
+    async def beyond(self, cursor: int) -> None:
+        """Return once there is a durable record at ``cursor`` or behind it."""
+        ...
+
+
+class RejectedLine(msgspec.Struct, frozen=True):
+    """A frame that could not be used: which line it was, counted from 1, and why."""
+
+    line: int
+    reason: str
+
+
+class Ingested(msgspec.Struct, frozen=True):
+    """What became of frames that were posted; ``frames = accepted + rejected_count``."""
+
+    venue: str
+    frames: int
+    accepted: int
+    rejected: list[RejectedLine]
+    """The first ``REJECTED_LINES_MAX`` of them."""
+    rejected_count: int
+    seq: int
+    """The seq of the last frame."""
+    durable_seq: int
+    """At or beyond ``seq``: all of it is safe on disk."""
+
+
+REJECTED_LINES_MAX = 100
+
+
+class IngestRefused(Exception):
+    """Frames that are not taken; the text says why in one line."""
+
+
+class NotReady(IngestRefused):
+    """The engine is starting and has taken none of them."""
+
+
+class NotAccepting(IngestRefused):
+    """What is served takes no inputs from outside and has taken none of them."""
+
+
+class NotDurable(IngestRefused):
+    """The disk refuses: none were taken, or they were stepped and are not safe; the text says which."""
+
+
 class Host(Protocol):
-    """What the HTTP layer may ask of the running engine; every method is called on the engine's loop and returns at once."""
+    """What the HTTP layer may ask of the running engine, on the engine's loop; all but ``ingest`` return at once."""
+
+    @property
+    def news(self) -> News:
+        """The recent records; the same object for as long as the host lives."""
+        ...
+
+    def venues(self) -> tuple[str, ...]:
+        """Return the venues whose frames can be read, in order of name."""
+        ...
+
+    async def ingest(self, venue: str, symbol: str, lines: Iterable[bytes]) -> Ingested:
+        """Take each line that is not empty as a frame of one of ``venues`` and return once all are durable.
+
+        Lines are stamped, stepped and journaled as any frame is, in slices between which the loop does other things;
+        they are drawn as they are needed. ``symbol`` is the venue's name of what a frame without one is about, or empty.
+        Raises ``NotReady``, ``NotAccepting`` or ``NotDurable``.
+        """
+        ...
 
     def health(self) -> Health:
         """Return the state of the whole."""

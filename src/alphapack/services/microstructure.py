@@ -24,8 +24,10 @@ from alphapack.domain.events import (
     DepthSnapshot,
     FrameError,
     InstrumentChanged,
+    Listing,
     TopOfBook,
     Trade,
+    TradesMissed,
     WireEvent,
     WorkFailed,
 )
@@ -81,6 +83,7 @@ class _Facts(msgspec.Struct):
     crossed: int = 0
     resyncs: int = 0
     duplicates: int = 0
+    trades_missed: int = 0
     ticker_mismatched: int = 0
     rejected: int = 0
     fitted_moves: int = 0
@@ -95,6 +98,7 @@ class _Saved(msgspec.Struct, array_like=True):
     rows: list[bytes]
     history: list[tuple[int, bytes]]
     fits: dict[int, tuple[str, str]]
+    listed: dict[str, InstrumentSettings]
 
 
 class Market:
@@ -132,6 +136,9 @@ class Microstructure:
         self._fits: dict[int, tuple[str, str]] = {}
         """Fits that are awaited: symbol and tick of the counts, by request."""
         self._stated: dict[str, InstrumentSettings] = {}
+        """What the user says of instruments."""
+        self._listed: dict[str, InstrumentSettings] = {}
+        """What their venues say of them."""
         self._wanted: frozenset[str] = frozenset()
         self._handlers: dict[type, Callable[[Market, Any], None]] = {
             DepthDiff: self._on_diff,
@@ -157,6 +164,8 @@ class Microstructure:
             market.book.plain_trades, market.book.trade_id = False, -1
             if market.facts.state is BookState.LIVE:
                 self._freeze(market, "a session began")
+            elif market.facts.state is BookState.SYNCING:  # Whoever was asked for a snapshot before is gone.
+                self._ctx.request(SNAPSHOT, market.facts.symbol.encode())
 
     def on_shed(self, symbol: str, frames: int) -> None:
         """Frames of a symbol were given up before the journal."""
@@ -216,6 +225,9 @@ class Microstructure:
     def on_event(self, event: WireEvent) -> None:
         """Handle what a codec read: find the market, apply, and let the digest see the features that follow."""
         self.touched = None
+        if type(event) is Listing:
+            self._on_listing(event)
+            return
         market = self._markets.get(event.symbol) or self._admit(event)
         if market is None:
             return
@@ -238,6 +250,26 @@ class Microstructure:
             # A ticker moves no window, and the digest has its bytes: features after it are computed for those who ask.
             if facts.state is BookState.LIVE and type(event) is not TopOfBook:
                 self._ctx.observe(self.features(market).tobytes())
+
+    def _on_listing(self, listing: Listing) -> None:
+        """Take what a venue says of an instrument. A book that was begun keeps its tick and lot, which may be finer."""
+        symbol = listing.symbol
+        if self._wanted and symbol not in self._wanted:
+            return
+        if symbol not in self._listed and len(self._listed) >= self._ctx.settings.symbols_max:
+            return  # More instruments than may ever be followed.
+        self._listed[symbol] = InstrumentSettings(
+            symbol,
+            tick=listing.tick,
+            lot=listing.lot,
+            min_notional=listing.min_notional,
+            contract_value=listing.contract_value,
+            maker_fee_bps=listing.maker_fee_bps,
+            taker_fee_bps=listing.taker_fee_bps,
+        )
+        market = self._markets.get(symbol)
+        if market is not None:
+            market.stated = self._instrument(symbol)
 
     def features(self, market: Market) -> Float64Array1D:
         """Return the row of a market now: frozen while STALE, NaN while nothing is proven; it is reused by the next call."""
@@ -286,7 +318,7 @@ class Microstructure:
 
     def _market(self, symbol: str) -> Market:
         """Follow a symbol: a market with nothing in it but what is stated of its instrument."""
-        stated = self._stated.get(symbol) or InstrumentSettings(symbol)
+        stated = self._instrument(symbol)
         tick = Step.parse(stated.tick) if stated.tick else None
         lot = Step.parse(stated.lot) if stated.lot else None
         contract = stated.contract_value or self._contract_values[venue_of(symbol)](name_of(symbol))
@@ -295,6 +327,14 @@ class Microstructure:
         market.book.listen(name, self._frame_formats[venue])
         self._markets[symbol] = self._by_name[venue][name.encode()] = market
         return market
+
+    def _instrument(self, symbol: str) -> InstrumentSettings:
+        """Return what is said of an instrument: by the user, else by its venue."""
+        listed, stated = self._listed.get(symbol), self._stated.get(symbol)
+        if listed is None or stated is None:
+            return stated or listed or InstrumentSettings(symbol)
+        said = {name: value for name, value in msgspec.structs.asdict(stated).items() if value is not None}
+        return msgspec.structs.replace(listed, **said)
 
     def _on_diff(self, market: Market, diff: DepthDiff) -> None:
         facts, now, last_update = market.facts, self._ctx.now_ns, market.book.last_update
@@ -325,6 +365,9 @@ class Microstructure:
     def _wait(self, market: Market, diff: DepthDiff) -> None:
         """Keep a difference until a snapshot links up with it."""
         facts = market.facts
+        while facts.buffer and facts.buffer[-1].first > diff.last:  # Ids never fall: one of the two is not what it says,
+            facts.buffer_bytes -= len(facts.buffer[-1].bids) + len(facts.buffer[-1].asks)
+            facts.buffer.pop()  # and an id far ahead would keep every snapshot from linking.
         facts.buffer.append(diff)
         facts.buffer_bytes += len(diff.bids) + len(diff.asks)
         if facts.has_snapshot:
@@ -422,6 +465,9 @@ class Microstructure:
             return
         if known >= 0 and trade.last_id > known + book.TRADE_ID_JUMP_MAX:
             raise FrameError(f"expected a trade id near {known}, found {trade.last_id}")
+        if known >= 0 and trade.first_id > known + 1:
+            market.facts.trades_missed += trade.first_id - known - 1
+            self._ctx.emit(TradesMissed(market.facts.symbol, known + 1, trade.first_id - 1))
         if not trade.aggregate:
             market.book.plain_trades = True
         if trade.last_id <= known:
@@ -484,6 +530,8 @@ class Microstructure:
             lot=book.lot.number(1) if book.lot else None,
             min_notional=stated.min_notional,
             contract_value=float(book.contract) if book.contract else None,
+            maker_fee_bps=stated.maker_fee_bps,
+            taker_fee_bps=stated.taker_fee_bps,
             has_options=False,
         )
 
@@ -503,6 +551,7 @@ class Microstructure:
             ticker_checked=market.book.ticker_checked,
             ticker_mismatched=facts.ticker_mismatched,
             rejected=facts.rejected,
+            trades_missed=facts.trades_missed,
         )
 
     def kinds(self, symbol: str) -> dict[str, int]:
@@ -591,13 +640,13 @@ class Microstructure:
         frozen = [market.row.tobytes() if market.facts.state is BookState.STALE else b"" for market in markets]
         history = [market.history.save() for market in markets]
         books, stated = [market.book.save() for market in markets], [market.stated for market in markets]
-        saved = _Saved(2, [market.facts for market in markets], books, stated, frozen, history, self._fits)
+        saved = _Saved(3, [market.facts for market in markets], books, stated, frozen, history, self._fits, self._listed)
         return msgspec.msgpack.encode(saved)
 
     def load(self, state: bytes) -> None:
         """Replace everything by what ``save`` returned; the settings must have been given before."""
         saved = msgspec.msgpack.decode(state, type=_Saved)
-        self._markets, self._fits = {}, saved.fits
+        self._markets, self._fits, self._listed = {}, saved.fits, saved.listed
         for known in self._by_name.values():
             known.clear()
         for facts, state_of_book, stated, row, history in zip(

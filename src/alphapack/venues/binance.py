@@ -15,19 +15,35 @@ Quantities are absolute, zero removes a level, removing an absent level is norma
 the seller took. Times are milliseconds, or microseconds where the stream was asked for them: told apart by size.
 """
 
+import math
 import re
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
-from alphapack.domain.events import AnyWireEvent, Candle, DepthDiff, DepthSnapshot, FrameError, Ignored, TopOfBook, Trade
-from alphapack.domain.market import Verdict, symbol_id
+from alphapack.domain.events import (
+    AnyWireEvent,
+    Candle,
+    Candles,
+    DepthDiff,
+    DepthSnapshot,
+    FrameError,
+    Ignored,
+    Listing,
+    TopOfBook,
+    Trade,
+)
+from alphapack.domain.inputs import FEE_BPS_MAX
+from alphapack.domain.market import SIMULATOR, Step, Verdict, symbol_id
 from alphapack.kernels.wire import BINANCE_FUTURES, BINANCE_SPOT, MICROSECONDS_FROM, MILLISECONDS_MAX, TIME_MAX
 
 Market = Literal["spot", "usdm", "coinm"]
 NAME_LENGTH_MAX = 40
 """Longest name taken for a symbol; delivery contracts and multiplied tokens stay far below."""
 ID_MAX = (1 << 63) - 1
+CANDLES_MAX = 1_500
+"""Candles of one REST answer, by the venue's documentation."""
+LISTINGS_MAX = 10_000
 _PARTIAL_DEPTH = re.compile(r"@depth(5|10|20)(@|$)")
 """Streams of the best few levels again and again: no differences, though futures call them depthUpdate."""
 
@@ -70,6 +86,7 @@ class _Wire(msgspec.Struct, rename={"kind": "e", "event": "E", "trade_time": "T"
     lastUpdateId: int = -1
     bids: msgspec.Raw = msgspec.Raw(b"")
     asks: msgspec.Raw = msgspec.Raw(b"")
+    symbols: msgspec.Raw = msgspec.Raw(b"")
     symbol: str = ""
     result: msgspec.Raw = msgspec.Raw(b"")
     id: msgspec.Raw = msgspec.Raw(b"")
@@ -77,24 +94,51 @@ class _Wire(msgspec.Struct, rename={"kind": "e", "event": "E", "trade_time": "T"
     msg: str = ""
 
 
+class _Filter(msgspec.Struct, rename={"kind": "filterType", "tick": "tickSize", "lot": "stepSize", "least": "minNotional"}):
+    kind: str
+    tick: str | None = None
+    lot: str | None = None
+    least: str | None = None
+    notional: str | None = None
+
+
+class _Listed(msgspec.Struct, rename={"contract": "contractSize", "maker": "makerCommission", "taker": "takerCommission"}):
+    symbol: str
+    filters: list[_Filter] = []
+    contract: float | None = None
+    maker: str | None = None
+    taker: str | None = None
+
+
+class _Info(msgspec.Struct):
+    symbols: list[_Listed]
+
+
+_Row = tuple[int, str, str, str, str, str, int, Any, Any, Any, Any, Any]
+"""A REST candle: opening time, open, high, low, close, volume, closing time, and what is not read."""
+
+
 class BinanceCodec:
     """One market of Binance; holds only the reusable decoder and the names it has met."""
 
-    def __init__(self, market: Market) -> None:
-        self.venue = f"binance-{market}"
+    def __init__(self, market: Market, venue: str | None = None) -> None:
+        """Read the wire of ``market``; ``venue`` names another source that speaks it."""
+        self.venue = venue or f"binance-{market}"
         self._market = market
         self.frame_format = BINANCE_SPOT if market == "spot" else BINANCE_FUTURES
         self._decoder = msgspec.json.Decoder(_Wire)
+        self._info_decoder = msgspec.json.Decoder(_Info)
+        self._rows_decoder = msgspec.json.Decoder(list[_Row])
         self._names: dict[str, str] = {}
 
     def decode(self, payload: bytes, symbol: str) -> tuple[AnyWireEvent, ...]:
-        """Return what one message says: one event. ``symbol`` names the book of a REST snapshot, which does not itself."""
-        try:
-            wire = self._decoder.decode(payload)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise FrameError(f"expected a {self.venue} message, found {payload[:60]!r}: {error}") from None
-        except RecursionError:
-            raise FrameError(f"expected a {self.venue} message, found JSON nested beyond any of them") from None
+        """Return what one message says: one event, or the listings of many instruments.
+
+        ``symbol`` names what a REST answer is about, where that does not name itself.
+        """
+        if payload[:1] == b"[":
+            return (self._candles(payload, symbol),)
+        wire: _Wire = self._decoded(self._decoder, payload)
         stream = wire.stream
         if wire.data is not None:
             wire = wire.data
@@ -105,6 +149,8 @@ class BinanceCodec:
         read = self._readers.get(wire.kind)
         if read is not None:
             return (read(self, wire),)
+        if bytes(wire.symbols):
+            return self._listings(payload)
         return (self._unnamed(wire, symbol, payload),)
 
     def verdict(self, diff: DepthDiff, last: int, *, first_after_snapshot: bool) -> Verdict:
@@ -180,6 +226,50 @@ class BinanceCodec:
             return Ignored(self.venue, 0, f"error {wire.code}: {wire.msg[:80]}")
         raise FrameError(f"expected a {self.venue} market message, found {payload[:60]!r}")
 
+    # REST answers
+
+    def _candles(self, payload: bytes, symbol: str) -> AnyWireEvent:
+        rows: list[_Row] = self._decoded(self._rows_decoder, payload)
+        if not rows:
+            return Ignored(self._symbol(symbol), 0, "no candles")
+        if len(rows) > CANDLES_MAX:
+            raise FrameError(f"expected at most {CANDLES_MAX} candles, found {len(rows)}")
+        interval_ms = rows[0][6] + 1 - rows[0][0]
+        for row in rows:
+            nanos(row[0])
+            if row[6] + 1 - row[0] != interval_ms:
+                raise FrameError(f"expected candles of {interval_ms} ms, found one of {row[6] + 1 - row[0]}")
+        if not 0 < interval_ms <= 31 * 86_400_000:
+            raise FrameError(f"expected candles of a minute to a month, found {interval_ms} ms")
+        return Candles(self._symbol(symbol), 0, interval_ms, tuple(row[:6] for row in rows))
+
+    def _listings(self, payload: bytes) -> tuple[Listing, ...]:
+        info: _Info = self._decoded(self._info_decoder, payload)
+        if len(info.symbols) > LISTINGS_MAX:
+            raise FrameError(f"expected at most {LISTINGS_MAX} instruments, found {len(info.symbols)}")
+        return tuple(self._listing(one) for one in info.symbols)
+
+    def _listing(self, one: _Listed) -> Listing:
+        said = {name: value for entry in one.filters for name, value in _stated(entry) if value is not None}
+        return Listing(
+            self._symbol(one.symbol),
+            0,
+            tick=said.get("tick"),
+            lot=said.get("lot"),
+            min_notional=_number(said.get("least")),
+            contract_value=one.contract if self._market == "coinm" and one.contract is not None and 0 < one.contract < 1e12 else None,
+            maker_fee_bps=_basis_points(one.maker),
+            taker_fee_bps=_basis_points(one.taker),
+        )
+
+    def _decoded(self, decoder: "msgspec.json.Decoder[Any]", payload: bytes) -> Any:
+        try:
+            return decoder.decode(payload)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise FrameError(f"expected a {self.venue} message, found {payload[:60]!r}: {error}") from None
+        except RecursionError:
+            raise FrameError(f"expected a {self.venue} message, found JSON nested beyond any of them") from None
+
     def _symbol(self, name: str) -> str:
         known = self._names.get(name)
         if known is not None:
@@ -192,6 +282,52 @@ class BinanceCodec:
         return full
 
 
+def _stated(entry: _Filter) -> list[tuple[str, str | None]]:
+    """Return what one filter of an instrument says."""
+    if entry.kind == "PRICE_FILTER":
+        return [("tick", _step(entry.tick))]
+    if entry.kind == "LOT_SIZE":
+        return [("lot", _step(entry.lot))]
+    if entry.kind in ("NOTIONAL", "MIN_NOTIONAL"):
+        return [("least", entry.notional if entry.notional is not None else entry.least)]
+    return []
+
+
+def _step(text: str | None) -> str | None:
+    """Return a step without trailing zeros; None where the venue states none (as a step of zero it does)."""
+    if text is None:
+        return None
+    try:
+        return str(Step.parse(text))
+    except ValueError:
+        if _number(text) == 0:
+            return None
+        raise FrameError(f"expected a step such as '0.01', found {text[:40]!r}") from None
+
+
+def _number(text: str | None) -> float | None:
+    """Return a plain number that is not below zero."""
+    if text is None:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise FrameError(f"expected a number of zero or more, found {text[:40]!r}")
+    return number
+
+
+def _basis_points(text: str | None) -> float | None:
+    """Return a commission, stated as a fraction, in basis points; a rebate is below zero."""
+    if text is None:
+        return None
+    fee = (_number(text.removeprefix("-")) or 0.0) * 1e4
+    if fee > FEE_BPS_MAX:
+        raise FrameError(f"expected a commission below {FEE_BPS_MAX / 1e4}, found {text[:40]!r}")
+    return round(-fee if text.startswith("-") else fee, 9)
+
+
 def nanos(time: int) -> int:
     """Return a venue time in nanoseconds, given milliseconds or microseconds (told apart by size); 0 where none was given."""
     if not 0 <= time < TIME_MAX or MILLISECONDS_MAX < time < MICROSECONDS_FROM:
@@ -200,5 +336,5 @@ def nanos(time: int) -> int:
 
 
 def codecs() -> list[BinanceCodec]:
-    """Return a codec for each market."""
-    return [BinanceCodec("spot"), BinanceCodec("usdm"), BinanceCodec("coinm")]
+    """Return a codec for each market, and one for the simulator, which speaks as USD-M does."""
+    return [BinanceCodec("spot"), BinanceCodec("usdm"), BinanceCodec("coinm"), BinanceCodec("usdm", SIMULATOR)]
