@@ -1,7 +1,7 @@
 """A host whose answers are set by hand, and a client that speaks ASGI to the application without a server."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from litestar import Litestar, post
 from litestar.params import JSONBody
 
 from alphapack.api.server import ApiSettings, Server, create_app
+from alphapack.domain.events import FrameError
 from alphapack.domain.readings import (
     Book,
     Depth,
@@ -21,6 +22,9 @@ from alphapack.domain.readings import (
     SymbolInfo,
     Windows,
 )
+from alphapack.engine.ports import REJECTED_LINES_MAX, Ingested, IngestRefused, RejectedLine
+from alphapack.shell.news import NewsRing
+from alphapack.venues.binance import BinanceCodec
 
 BTC, ETH = "binance-usdm:BTCUSDT", "binance-usdm:ETHUSDT"
 
@@ -60,7 +64,7 @@ def features(symbol: str = BTC, *, obi: float | None = 0.25) -> Microstructure:
 
 @dataclass
 class FakeHost:
-    """Knows BTC, whose book is LIVE, and ETH, whose book never was."""
+    """Knows BTC, whose book is LIVE, and ETH, whose book never was; takes frames of Binance's USD-M futures."""
 
     status: str = "ready"
     seq: int = 42
@@ -69,6 +73,33 @@ class FakeHost:
     extra_symbols: tuple[str, ...] = ()
     failure: Exception | None = None
     asked: list[tuple[object, ...]] = field(default_factory=list)
+    news: NewsRing = field(default_factory=NewsRing)
+    frames: list[tuple[str, str, bytes]] = field(default_factory=list)
+    refusal: IngestRefused | None = None
+    readings: int = 0
+
+    def venues(self) -> tuple[str, ...]:
+        return ("binance-spot", "binance-usdm")
+
+    async def ingest(self, venue: str, symbol: str, lines: Iterable[bytes]) -> Ingested:
+        if self.refusal is not None:
+            raise self.refusal
+        rejected, codec, before = [], BinanceCodec("usdm"), len(self.frames)
+        for number, line in enumerate(lines, 1):
+            if number % 100 == 0:
+                await asyncio.sleep(0)
+            if not line:
+                continue
+            self.frames.append((venue, symbol, line))
+            try:
+                codec.decode(line, symbol)
+            except FrameError as error:
+                rejected.append(RejectedLine(number, str(error)))
+        frames = len(self.frames) - before
+        self.seq = self.durable_seq = self.seq + frames
+        return Ingested(
+            venue, frames, frames - len(rejected), rejected[:REJECTED_LINES_MAX], len(rejected), seq=self.seq, durable_seq=self.durable_seq
+        )
 
     def health(self) -> Health:
         return Health(
@@ -80,7 +111,7 @@ class FakeHost:
             ts_ms=1_700_000_000_123,
             digest="00" * 16,
             loop_lag_ms=0.1,
-            symbols={BTC: SymbolHealth("LIVE", 7, 1.0, 9, 0, 0, 0, 0, 0, 0, 0)},
+            symbols={BTC: SymbolHealth("LIVE", 7, 1.0, 9, 0, 0, 0, 0, 0, 0, 0, 0)},
             ledger=LedgerHealth(ok=True, rows=3, seq=self.seq, durable_seq=self.durable_seq, backlog=0, detail=None),
         )
 
@@ -91,13 +122,14 @@ class FakeHost:
     def symbols(self) -> list[SymbolInfo]:
         states = {BTC: "LIVE", ETH: "SYNCING", **dict.fromkeys(self.extra_symbols, "SYNCING")}
         return [
-            SymbolInfo(name.partition(":")[2] or name, name.partition(":")[0], state, 0.1, 0.001, None, None, False)
+            SymbolInfo(name.partition(":")[2] or name, name.partition(":")[0], state, 0.1, 0.001, None, None, None, None, False)
             for name, state in states.items()
         ]
 
     def microstructure(self, symbol: str) -> Microstructure | None:
         if self.failure is not None:
             raise self.failure
+        self.readings += 1
         return self.reading if symbol == BTC else None
 
     def book(self, symbol: str, depth: int) -> Book | None:
@@ -161,9 +193,14 @@ async def ask(
     }
     waiting = list(chunks)
     sent: list[Any] = []
+    whole = False
 
     async def receive() -> dict[str, Any]:
+        nonlocal whole
+        if whole:
+            await asyncio.Event().wait()  # The client says no more, and stays.
         body = waiting.pop(0) if waiting else b""
+        whole = not waiting
         return {"type": "http.request", "body": body, "more_body": bool(waiting)}
 
     async def send(message: Any) -> None:

@@ -62,8 +62,10 @@ def test_the_documentation_shows_every_operation_parameter_and_field():
     seen = Seen(get(create_app(FakeHost(), ApiSettings()), "/docs").body.decode())
     document = json.loads(openapi_document())
     for path, item in document["paths"].items():
-        assert f"GET {path}" in seen.text and item["get"]["summary"] in seen.text
-        assert all(parameter["name"] in seen.text for parameter in item["get"].get("parameters", []))
+        for method, operation in item.items():
+            assert f"{method.upper()} {path}" in seen.text and operation["summary"] in seen.text
+            assert all(parameter["name"] in seen.text for parameter in operation.get("parameters", []))
+            assert all(media in seen.text for media in operation.get("requestBody", {}).get("content", {}))
     for name, schema in document["components"]["schemas"].items():
         assert ("id", name) in seen.attributes
         assert all(field in seen.text for field in schema["properties"])

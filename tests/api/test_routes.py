@@ -172,7 +172,7 @@ def test_the_committed_schema_is_the_one_served(app):
 
 def test_operations_are_named_and_the_schema_tells_the_errors():
     document = json.loads(openapi_document())
-    operations = {path: item["get"] for path, item in document["paths"].items()}
+    operations = {path: next(iter(item.values())) for path, item in document["paths"].items()}
     assert {operation["operationId"] for operation in operations.values()} == {
         "getHealth",
         "getLiveness",
@@ -180,6 +180,8 @@ def test_operations_are_named_and_the_schema_tells_the_errors():
         "getBook",
         "getMicrostructure",
         "getHistory",
+        "ingestFrames",
+        "streamEvents",
         "getConfig",
         "getMetrics",
     }

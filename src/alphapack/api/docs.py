@@ -53,6 +53,8 @@ def docs_page(document: Mapping[str, Any]) -> str:
             parts.append(f"<p>{escape(operation['summary'])} <small>{escape(operation['operationId'])}</small></p>")
             if parameters := operation.get("parameters"):
                 parts.append(_table(("parameter", "in", "type", "meaning"), map(_parameter, parameters)))
+            if body := operation.get("requestBody"):
+                parts.append(_table(("body", "meaning"), ((_media(body["content"]), escape(body["description"])),)))
             answers = [_answer(status, response) for status, response in operation["responses"].items()]
             parts.append(_table(("status", "answer", "type"), answers))
     for name, schema in document["components"]["schemas"].items():
@@ -65,16 +67,20 @@ def docs_page(document: Mapping[str, Any]) -> str:
 def _parameter(parameter: Mapping[str, Any]) -> tuple[str, str, str, str]:
     schema = parameter["schema"]
     limits = ", ".join(
-        f"{word} {schema[key]:.16g}" for key, word in (("default", "default"), ("minimum", "from"), ("maximum", "to")) if key in schema
+        f"{word} {schema[key] if isinstance(schema[key], str) else format(schema[key], '.16g')}"
+        for key, word in (("default", "default"), ("minimum", "from"), ("maximum", "to"))
+        if key in schema
     )
     kind = _type(schema) + (f" <small>({escape(limits)})</small>" if limits else "")
     return f"<code>{escape(parameter['name'])}</code>", escape(parameter["in"]), kind, escape(parameter.get("description") or "")
 
 
 def _answer(status: str, response: Mapping[str, Any]) -> tuple[str, str, str]:
-    content = response.get("content") or {}
-    kinds = ", ".join(f"{_type(body.get('schema', {}))} <small>{escape(media)}</small>" for media, body in content.items())
-    return escape(status), escape(response["description"]), kinds
+    return escape(status), escape(response["description"]), _media(response.get("content") or {})
+
+
+def _media(content: Mapping[str, Any]) -> str:
+    return ", ".join(f"{_type(body.get('schema', {}))} <small>{escape(media)}</small>" for media, body in content.items())
 
 
 def _type(schema: Mapping[str, Any]) -> str:

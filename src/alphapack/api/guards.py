@@ -26,10 +26,14 @@ BAD_TOKENS_MAX, BAD_TOKENS_WINDOW_S, CLIENTS_REMEMBERED_MAX = 10, 60.0, 1_024
 
 READS = frozenset({"GET", "HEAD"})
 BODIES = frozenset({"POST", "PUT", "PATCH"})
+CONSUMES = "consumes"
+"""Key of a route's options: the content types that it takes, where they are not JSON alone."""
+JSON_ALONE = ("application/json",)
 
 Stamps = list[tuple[bytes, bytes]]
 """Response headers."""
 
+_HEAD = "alphapack.head"
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(?::[0-9]{1,5})?")
 _INTEGER = re.compile(r"0|[1-9][0-9]{0,15}")
 
@@ -46,6 +50,11 @@ def is_loopback(host: str) -> bool:
     """Tell whether only this machine can reach a listener bound to ``host``."""
     address = address_of(host)
     return host == "localhost" if address is None else address.is_loopback
+
+
+def is_head(scope: Scope) -> bool:
+    """Tell whether a request that came as a HEAD wants the headers of its answer alone."""
+    return _HEAD in (scope.get("extensions") or {})
 
 
 class Gate:
@@ -107,6 +116,7 @@ class Gate:
         if method == "HEAD":
             scope = scope.copy()
             scope["method"] = HttpMethod.GET  # The server drops the body of the HEAD that it saw.
+            scope["extensions"] = {**(scope.get("extensions") or {}), _HEAD: {}}
         await self._app(scope, receive, stamped)
 
     def _sequence_stamps(self) -> Stamps:
@@ -209,9 +219,11 @@ class StrictRequest(Request[Any, Any, Any]):
 
 
 async def admit(request: Request[Any, Any, Any]) -> None:
-    """Refuse a body that is not declared as JSON, and every query parameter that the route does not name or type."""
-    if request.scope["method"] in BODIES and request.content_type[0] != "application/json":
-        raise Refused(415, f"expected Content-Type application/json, found {shown(request.content_type[0])}")
+    """Refuse a body that is not declared as what the route takes, and every query parameter that it does not name or type."""
+    if request.scope["method"] in BODIES:
+        consumes = request.route_handler.opt.get(CONSUMES, JSON_ALONE)
+        if request.content_type[0] not in consumes:
+            raise Refused(415, f"expected Content-Type {' or '.join(consumes)}, found {shown(request.content_type[0])}")
     raw = request.scope["query_string"]
     if not raw:
         return

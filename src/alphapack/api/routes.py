@@ -2,13 +2,15 @@
 
 import functools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn
 
 import msgspec
-from litestar import Litestar, MediaType, Request, Response, get
+from litestar import Litestar, MediaType, Request, Response, get, post
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import FromPath, QueryParameter
+from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
+from litestar.params import FromPath, HeaderParameter, QueryParameter
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
@@ -16,16 +18,25 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from alphapack.api.docs import PAGE_HEADERS, docs_page, index_page
+from alphapack.api.guards import CONSUMES
 from alphapack.api.problems import PROBLEM_JSON, Problem, Refused, shown
+from alphapack.api.stream import DEFAULT_KINDS, EVENT_STREAM, KINDS, EventStream, Streams, Wanted, key_of
 from alphapack.domain.market import symbol_id
 from alphapack.domain.readings import Book, Health, Microstructure, SymbolInfo
-from alphapack.engine.ports import Host
+from alphapack.engine.ports import Host, Ingested, IngestRefused, NotAccepting, NotDurable, NotReady
 
 API_VERSION = "1"
 LEVELS_MAX = 1_000
 HISTORY_ROWS_MAX = 3_600
 EXACT_INT_MAX = 2**53 - 1
 """Beyond it JSON readers that use doubles lose digits."""
+INTERVAL_MS_MIN, INTERVAL_MS_MAX = 50, 10_000
+WIRE_NAME_LENGTH_MAX = 40
+LINES_MAX = 50_000
+"""Of one body, so that one request cannot fill the queue in front of the disk; the shortest frames are 60 bytes."""
+FRAMES = ("application/x-ndjson", "application/jsonl", "text/plain")
+"""Content types of raw frames, one a line."""
+INGEST_STATUS: dict[type[IngestRefused], int] = {NotReady: 503, NotAccepting: 409, NotDurable: 507}
 
 AnyRequest = Request[Any, Any, Any]
 Columns = dict[str, list[int] | list[float | None]]
@@ -55,7 +66,19 @@ def _encoded(answer: type[msgspec.Struct]) -> dict[int, ResponseSpec]:
 
 
 def _problems(*statuses: int) -> dict[int, ResponseSpec]:
-    said = {404: "unknown symbol or kind", 422: "a value or parameter that is not accepted", 503: "known, but there is no data yet"}
+    said = {
+        400: "the body ended early",
+        401: "a token is set, and the request has none or another one",
+        403: "the Origin of another site",
+        404: "unknown symbol, kind or venue",
+        409: "a recording is served; its inputs are its own",
+        413: "the body is larger than is accepted",
+        415: "the body is declared as something else",
+        422: "a value or parameter that is not accepted",
+        429: "too many wrong tokens",
+        503: "not now: there is no data yet, or no place; Retry-After says when to try again",
+        507: "the disk refuses; the detail says what became of the frames",
+    }
     return {
         status: ResponseSpec(Problem, generate_examples=False, description=said[status], media_type=PROBLEM_JSON) for status in statuses
     }
@@ -136,6 +159,76 @@ async def history(
     return columns
 
 
+@dataclass
+class TakesFrames(Operation):
+    """An operation whose body is raw frames."""
+
+    def __post_init__(self) -> None:
+        lines = OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))
+        self.request_body = RequestBody(dict.fromkeys(FRAMES, lines), "raw frames of the venue, one a line; empty lines are skipped", True)
+
+
+@post(
+    "/api/ingest/{venue:str}",
+    status_code=200,
+    operation_id="ingestFrames",
+    operation_class=TakesFrames,
+    opt={CONSUMES: FRAMES},
+    summary="Take raw frames of a venue by the same door as any other; answers once they are durable",
+    responses=_encoded(Ingested) | _problems(401, 403, 404, 409, 413, 415, 422, 429, 503, 507),
+)
+async def ingest(
+    request: AnyRequest,
+    venue: FromPath[str],
+    symbol: Annotated[str | None, QueryParameter(description="the venue's name of what frames without one are about")] = None,
+) -> Encoded:
+    """Answer what became of the frames."""
+    host = _host(request)
+    name = venue.lower()
+    if name not in host.venues():
+        raise Refused(404, f"expected a venue of {', '.join(host.venues())}, found {shown(venue)}")
+    if symbol is not None and not _is_wire_name(symbol):
+        raise Refused(422, f"'symbol': expected the venue's own name of a symbol, such as BTCUSDT, found {shown(symbol)}")
+    body = await request.body()
+    if not body.strip(b"\r\n"):
+        raise Refused(422, "expected raw frames, one a line, found an empty body")
+    if (ends := body.count(b"\n")) > LINES_MAX:
+        raise Refused(413, f"expected at most {LINES_MAX} lines, found {ends}")
+    try:
+        return Encoded(await host.ingest(name, symbol or "", _lines(body)))
+    except IngestRefused as refused:
+        status = INGEST_STATUS[type(refused)]
+        raise Refused(status, str(refused), headers={"Retry-After": "1"} if status == 503 else None) from None
+
+
+@get(
+    "/api/stream",
+    operation_id="streamEvents",
+    summary="Server-Sent Events: newest features as fast as the reader takes them, records once they are durable",
+    responses={200: ResponseSpec(str, generate_examples=False, description="events without end", media_type=EVENT_STREAM)}
+    | _problems(404, 422, 503),
+)
+async def stream(
+    request: AnyRequest,
+    symbols: Annotated[str | None, QueryParameter(description="symbols, separated by commas; left out: all")] = None,
+    kinds: Annotated[str, QueryParameter(description=f"kinds of events, separated by commas, of {', '.join(KINDS)}")] = DEFAULT_KINDS,
+    interval_ms: Annotated[
+        int, QueryParameter(ge=INTERVAL_MS_MIN, le=INTERVAL_MS_MAX, description="least time between two events of a symbol's features")
+    ] = 250,
+    last_event_id: Annotated[
+        str | None, HeaderParameter(name="Last-Event-ID", description="id of the last record seen, as seq.ordinal: go on behind it")
+    ] = None,
+) -> EventStream:
+    """Answer events until the client leaves."""
+    host = _host(request)
+    wanted = frozenset(kinds.split(","))
+    if unknown := sorted(wanted - set(KINDS)):
+        raise Refused(422, f"'kinds': expected kinds of {', '.join(KINDS)}, separated by commas, found {shown(unknown[0])}")
+    names = None if symbols is None else tuple(dict.fromkeys(_resolved(host, text) for text in symbols.split(",")))
+    streams: Streams = request.app.state.streams
+    return EventStream(streams, Wanted(names, wanted, interval_ms / 1_000, key_of(last_event_id) if last_event_id else None))
+
+
 @get("/api/config", operation_id="getConfig", summary="Effective settings, secrets masked", responses=_problems(422))
 async def config(request: AnyRequest) -> dict[str, Any]:
     """Answer the settings in force."""
@@ -167,7 +260,7 @@ async def index(request: AnyRequest) -> Response[str]:
     return Response(index_page(host.symbols(), host.health().status), media_type=MediaType.HTML, headers=PAGE_HEADERS)
 
 
-ROUTES = (health, live, symbols, book, microstructure, history, config, metrics, openapi, docs, index)
+ROUTES = (health, live, symbols, book, microstructure, history, ingest, stream, config, metrics, openapi, docs, index)
 
 
 class EngineMetrics(Collector):
@@ -196,7 +289,7 @@ def metrics_of(host: Host) -> CollectorRegistry:
 def openapi_document() -> bytes:
     """Return the OpenAPI document of ``ROUTES`` as it is committed: indented JSON with a final newline."""
     description = (
-        "Read-only market data. Numbers are finite or null; times are UTC milliseconds. Every answer under /api carries "
+        "Market data of one engine. Numbers are finite or null; times are UTC milliseconds. Every answer under /api carries "
         "X-Alphapack-Seq (inputs it has seen) and X-Alphapack-Durable-Seq (inputs safe on disk). Errors are RFC 9457 problem documents."
     )
     application = Litestar(
@@ -224,6 +317,19 @@ def _resolved(host: Host, text: str) -> str:
     if name is None:
         raise Refused(404, f"unknown symbol {shown(text)}; GET /api/symbols lists the known ones")
     return name
+
+
+def _is_wire_name(text: str) -> bool:
+    return 0 < len(text) <= WIRE_NAME_LENGTH_MAX and text.isprintable() and not any(one.isspace() or one in ":/?#%" for one in text)
+
+
+def _lines(body: bytes) -> Iterator[bytes]:
+    """Yield each line without its end, made when it is drawn."""
+    start = 0
+    while start < len(body):
+        end = body.find(b"\n", start)
+        line, start = (body[start:], len(body)) if end < 0 else (body[start:end], end + 1)
+        yield line.removesuffix(b"\r")
 
 
 def _missing(host: Host, name: str) -> NoReturn:

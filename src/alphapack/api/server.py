@@ -15,18 +15,21 @@ import msgspec
 import uvicorn
 from litestar import Litestar
 from litestar.datastructures import State
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from alphapack.api.guards import Gate, StrictRequest, address_of, admit, is_loopback
 from alphapack.api.problems import PROBLEM_JSON, Refused, answer
 from alphapack.api.routes import ROUTES, metrics_of
+from alphapack.api.stream import STREAMS_MAX, Streams
 from alphapack.engine.ports import Host
 
 TOKEN_CHARS_MIN = 32
 HEAD_BYTES_MAX = 65_536
 """A request line with its headers; node allows 16 KiB, nginx 32, Tomcat 8."""
 BACKLOG = 1_024
+UNSENT_BYTES = 16_384
+"""What waits in the kernel for a slow reader, where the system lets us say so: the less, the newer is what it reads next."""
 SHUTDOWN_TIMEOUT_S = 2
 
 _ORIGIN = re.compile(r"https?://[^/\s]+")
@@ -63,9 +66,10 @@ class CannotListen(Exception):
 
 def create_app(host: Host, settings: ApiSettings, clock: Callable[[], float] | None = None) -> Litestar:
     """Return the application; ``clock`` gives monotonic seconds, by default those of the running loop."""
+    streams = Streams(host, min(STREAMS_MAX, max(1, settings.connections_max // 2)))  # Others must be answered beside them.
     app = Litestar(
         ROUTES,
-        state=State({"host": host, "metrics": metrics_of(host)}, deep_copy=False),
+        state=State({"host": host, "metrics": metrics_of(host), "streams": streams}, deep_copy=False),
         before_request=admit,
         exception_handlers={Exception: answer},
         request_class=StrictRequest,
@@ -119,6 +123,7 @@ class Server:
         )
         config.settings = self._settings
         self._server = _EmbeddedServer(config)
+        self._server.streams = app.state.streams
         self._server.should_exit = self._stopped
         try:
             await self._server.serve(sockets=[self._socket])
@@ -147,12 +152,19 @@ class _Config(uvicorn.Config):
 
 
 class _EmbeddedServer(uvicorn.Server):
-    """Leaves the signals of the process to the composition root."""
+    """Leaves the signals of the process to the composition root, and waits for no stream."""
+
+    streams: Streams
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Capture none."""
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams, which have no end of their own, then finish what is in flight."""
+        self.streams.close()
+        await super().shutdown(sockets)
 
 
 class Connection(HttpToolsProtocol):
@@ -160,7 +172,8 @@ class Connection(HttpToolsProtocol):
 
     A request's head has ``header_timeout_s`` from its first byte (a new connection: from its start), its body
     ``idle_timeout_s`` from the end of the head. Where more than ``connections_max`` are open, the one that has waited
-    longest without a whole request makes room, so that silent connections never keep others out.
+    longest without a whole request makes room, so that silent connections never keep others out. A client that is being
+    answered may take as long as it goes on reading; one that takes nothing for ``idle_timeout_s`` is closed.
     """
 
     def __init__(
@@ -175,6 +188,9 @@ class Connection(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._deadline_of = ""
         self._waiting_since_s = 0.0
+        self._answering: RequestResponseCycle | None = None
+        self._unsent_bytes, self._taken_s = 0, 0.0
+        self._stall: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # As the base class has it.
         """Start the clock on the first head, and make room where too many are connected."""
@@ -191,9 +207,13 @@ class Connection(HttpToolsProtocol):
                 self._refuse(503, f"all {self._settings.connections_max} connections are busy; try again")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the deadline."""
+        """Forget the deadlines, and tell the request in flight, which is not the last one where more were sent behind it."""
         self._disarm()
+        self._forget_stall()
         super().connection_lost(exc)
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         """Parse, then see whether the request is whole or a deadline must run."""
@@ -229,6 +249,23 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             self._arm("flush", self._settings.idle_timeout_s)
 
+    def pause_writing(self) -> None:
+        """Watch whether the client goes on reading."""
+        super().pause_writing()
+        self._unsent_bytes, self._taken_s = self.transport.get_write_buffer_size(), self.loop.time()
+        self._watch_unsent()
+
+    def resume_writing(self) -> None:
+        """Note that it has read enough."""
+        self._forget_stall()
+        super().resume_writing()
+
+    def shutdown(self) -> None:
+        """Finish the request in flight, but not where its client does not take what it is sent."""
+        super().shutdown()
+        if self._is_answering and self.flow.write_paused:
+            self.transport.abort()
+
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection even if its client no longer reads."""
         self.transport.abort()
@@ -244,6 +281,24 @@ class Connection(HttpToolsProtocol):
     @property
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _watch_unsent(self) -> None:
+        unsent_bytes, now_s = self.transport.get_write_buffer_size(), self.loop.time()
+        if unsent_bytes < self._unsent_bytes:
+            self._unsent_bytes, self._taken_s = unsent_bytes, now_s
+        elif now_s - self._taken_s >= self._settings.idle_timeout_s:
+            self.transport.abort()
+            return
+        self._stall = self.loop.call_later(self._settings.idle_timeout_s / 4, self._watch_unsent)
+
+    def _forget_stall(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
 
     def _watch(self) -> None:
         """Run the deadline of what is awaited from the client; none runs while it awaits us."""
@@ -297,6 +352,8 @@ def _listen(host: str, port: int) -> socket.socket:
         if sys.platform == "darwin" and port and _answers(family, where):
             raise OSError(errno.EADDRINUSE, "in use")  # BSDs let a specific address be bound beside a wildcard listener.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)  # Connections inherit it.
         listener.bind(where)
         listener.listen(BACKLOG)
     except OSError as error:
