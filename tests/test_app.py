@@ -142,7 +142,7 @@ def warm():
 
 app.book.warm = warm
 settings = config.read(None, os.environ, {"storage.data_dir": sys.argv[2], "api.port": 0}).settings
-sys.exit(app.serve(settings, [Path(sys.argv[1])], 1.0))
+sys.exit(app.serve(settings, app.recorded(settings, [Path(sys.argv[1])], 1.0, None)))
 """
 
 
@@ -384,7 +384,7 @@ def test_a_served_journal_is_refused_with_the_way_to_look_into_it(tmp_path: Path
     journal.append(list(app.record_of([write_capture(tmp_path, LINES)], Settings(), None, pytest.fail)))
     journal.close()
     with pytest.raises(CaptureError, match="found a journal: look into it with alphapack replay"):
-        app.serve(Settings(), [tmp_path / "journal"], 1.0)
+        app.recorded(Settings(), [tmp_path / "journal"], 1.0, None)
 
 
 def test_the_progress_of_a_replay_ends_at_the_whole(data: Path, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from alphapack.shell.captures import CaptureError
 from alphapack.shell.folders import EngineFolder, Lock
 from alphapack.shell.journal import FileJournal
 
-COMMANDS = ["serve", "replay", "convert", "init", "config", "doctor", "reset"]
-HEALTH = SymbolHealth("LIVE", 1, -2.5, 12, 1, 2, 3, 4, 503, 5, 6)
+COMMANDS = ["serve", "record", "mock", "replay", "convert", "init", "config", "doctor", "reset"]
+HEALTH = SymbolHealth("LIVE", 1, -2.5, 12, 1, 2, 3, 4, 503, 5, 6, 7)
 SUMMARY = SimpleNamespace(
     inputs=1_000,
     frames=900,
@@ -40,8 +40,17 @@ class FakeApp(ModuleType):
         self.error: Exception | None = None
         self.code = 0
 
-    def serve(self, settings: Settings, captures: list[Path], speed: float, venue: str | None) -> int:
-        self.calls.append((settings, captures, speed, venue))
+    def recorded(self, settings: Settings, captures: list[Path], speed: float, venue: str | None) -> object:
+        return captures, speed, venue
+
+    def market(self, settings: Settings, names: tuple[tuple[str, str], ...], *, past: bool = True) -> object:
+        return names, past
+
+    def simulated_at_once(self, settings: Settings, start_ns: int | None, seconds: float) -> object:
+        return start_ns, seconds
+
+    def serve(self, settings: Settings, source: object) -> int:
+        self.calls.append((settings, source))
         if self.error:
             raise self.error
         return self.code
@@ -145,7 +154,17 @@ def test_config_says_where_each_value_came_from(folder: Path) -> None:
         (["config", "--port", "x"], "--port"),
         (["config", "--port", "70000"], "<= 65535"),
         (["config", "--config", "nowhere.toml"], "nowhere.toml"),
-        (["serve"], "--capture FILE"),
+        (["serve", "--venue", "binance-usdm"], "--symbols BTCUSDT"),
+        (["serve", "--symbols", "BTCUSDT,binance-spot:BTCUSDT"], "two commands"),
+        (["serve", "--symbols", ":"], "VENUE:SYMBOL"),
+        (["serve", "--speed", "2"], "--capture"),
+        (["serve", "--edge", "11"], "<= 10"),
+        (["serve", "--symbols", "x-y"], "2 to 20 capital letters"),
+        (["record", "--symbols", "BTCUSDT"], "--output"),
+        (["record", "--seconds", "0", "-o", "x"], "above 0"),
+        (["record", "--start", "2026-01-01", "-o", "x"], "--speed max"),
+        (["record", "--speed", "max", "-o", "x"], "--seconds"),
+        (["record", "--speed", "max", "--seconds", "5", "--start", "soon", "-o", "x"], "2026-01-01T00:00:00Z"),
         (["serve", "--capture", "nowhere.raw"], "nowhere.raw"),
         (["serve", "--capture", "sim_X.raw", "--speed", "fast"], "capture.speed"),
         (["serve", "--capture", "sim_X.raw", "--speed", "0"], "> 0"),
@@ -168,10 +187,9 @@ def test_serve_hands_over_settings_files_and_speed(app: FakeApp, folder: Path) -
     (folder / "sim_Y.raw").write_bytes(b"1 [1]\n")
     arguments = "serve --capture sim_X.raw sim_Y.raw --speed max --port 5001 --host ::1 --data-dir state --symbols x,other:y"
     assert cli.main(arguments.split()) == cli.DONE
-    ((settings, captures, speed, venue),) = app.calls
+    ((settings, source),) = app.calls
     assert isinstance(settings, Settings)
-    assert captures == [Path("sim_X.raw"), Path("sim_Y.raw")]
-    assert (speed, venue) == (float("inf"), None)
+    assert source == ([Path("sim_X.raw"), Path("sim_Y.raw")], float("inf"), None)
     assert (settings.api.port, settings.api.host, settings.storage.data_dir) == (5001, "::1", "state")
     assert settings.core.symbols == ("sim:X", "other:Y")
 
@@ -180,7 +198,28 @@ def test_serve_returns_what_the_application_does(app: FakeApp, monkeypatch: pyte
     monkeypatch.setenv("ALPHAPACK__CAPTURE__SPEED", "10")
     app.code = 1
     assert cli.main(["serve", "--capture", "sim_X.raw", "--venue", "other"]) == 1
-    assert app.calls[0][2:] == (10.0, "other")
+    assert app.calls[0][1] == ([Path("sim_X.raw")], 10.0, "other")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names", "simulated"),
+    [
+        ("", (), ("BTCUSDT", "ETHUSDT", "SOLUSDT")),
+        ("--symbols btcusdt,XRPUSDT", (("sim", "BTCUSDT"), ("sim", "XRPUSDT")), ("BTCUSDT", "XRPUSDT")),
+        ("--venue binance-usdm --symbols BTCUSDT", (("binance-usdm", "BTCUSDT"),), ("BTCUSDT", "ETHUSDT", "SOLUSDT")),
+        (
+            "--symbols binance-spot:ethbtc binance-coinm:BTCUSD_PERP",
+            (("binance-spot", "ETHBTC"), ("binance-coinm", "BTCUSD_PERP")),
+            ("BTCUSDT", "ETHUSDT", "SOLUSDT"),
+        ),
+    ],
+)
+def test_serve_without_a_recording_follows_a_market(app: FakeApp, arguments: str, names: object, simulated: object) -> None:
+    assert cli.main(f"serve --seed 9 --edge 0 {arguments}".split()) == cli.DONE
+    ((settings, source),) = app.calls
+    assert isinstance(settings, Settings)
+    assert source == (names, True)
+    assert (settings.simulator.seed, settings.simulator.edge, settings.simulator.symbols) == (9, 0.0, simulated)
 
 
 def test_errors_of_the_world_have_their_codes(app: FakeApp, capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,7 +250,7 @@ def test_replay_prints_counts_gaps_digest_and_rate(app: FakeApp, capsys: pytest.
     assert cli.main(["replay", "sim_X.raw", "--symbols", "X", "--venue", "sim"]) == cli.DONE
     captured = capsys.readouterr()
     row = re.sub(r" +", " ", next(line for line in captured.out.splitlines() if line.strip().startswith("sim:X"))).strip()
-    assert row == "sim:X LIVE 1 2 3 4 503 5 6"
+    assert row == "sim:X LIVE 1 2 3 4 503 5 6 7"
     assert "sim:X: depth 6,551, trade 213\n" in captured.out
     assert "2,000 events/s" in captured.out
     assert f"digest {SUMMARY.digest}" in captured.out

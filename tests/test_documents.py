@@ -172,7 +172,7 @@ def test_every_feature_and_every_route_is_documented() -> None:
     assert [name for name in (*FEATURES, *HISTORY) if name not in features and not name.startswith("depth_")] == []
     assert all(f"{side}_quote" in features for side in ("bid", "ask"))
     http = (PROJECT / "docs" / "HTTP.md").read_text().partition("## Routes")[2].partition("## ")[0]
-    stated = {re.sub(r"\?.*", "", path) for path in re.findall(r"`GET (\S+?)`", http)}
+    stated = {re.sub(r"\?.*", "", path) for path in re.findall(r"`(?:GET|POST) (\S+?)`", http)}
     served = {re.sub(r":\w+\}", "}", path).replace("{kind}", "microstructure") for route in ROUTES for path in route.paths}
     assert stated == served
 

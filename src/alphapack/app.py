@@ -1,12 +1,14 @@
 """Composition root: the only module that names concrete parts."""
 
 import asyncio
+import hashlib
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from os import _exit, environ
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import structlog
@@ -15,22 +17,31 @@ from alphapack import jit
 from alphapack.api import server
 from alphapack.config import Settings, masked
 from alphapack.domain.events import Record
-from alphapack.domain.inputs import AnyInput, Frame
-from alphapack.domain.market import NANOS_PER_S
+from alphapack.domain.feeds import FeedPlan, UnknownVenue
+from alphapack.domain.inputs import AnyInput, CoreSettings, Frame
+from alphapack.domain.market import NANOS_PER_S, SIMULATOR, name_of, symbol_id, venue_of
 from alphapack.domain.readings import SymbolHealth
 from alphapack.engine.engine import Engine
 from alphapack.models import book, microprice
+from alphapack.models.simulator import Simulator
 from alphapack.services.microstructure import MICROPRICE
-from alphapack.shell import captures, folders, offloop
+from alphapack.shell import captures, folders, offloop, recorder
 from alphapack.shell.checkpoints import FileCheckpoints
-from alphapack.shell.clock import SystemClock
+from alphapack.shell.clock import Clock, SetClock, SystemClock
 from alphapack.shell.committer import Committer
 from alphapack.shell.journal import FileJournal
 from alphapack.shell.ledger import SqliteLedger
+from alphapack.shell.live import LiveMarkets
+from alphapack.shell.mock import CaptureTape, MockExchange, MockSettings, Tape, TapeError
 from alphapack.shell.recovery import recover
 from alphapack.shell.runner import Runner
-from alphapack.venues import binance
+from alphapack.shell.simulated import HISTORY_MINUTES, SimulatedMarket
+from alphapack.venues import binance, binance_api
 
+_T = TypeVar("_T")
+
+LIVE_STALE_MS = 2_000
+"""Silence after which a book of a live market is STALE: its depth streams send ten times a second."""
 WORK_DELAY_NS = 50_000_000
 """How long after its request off-loop work answers in a replay of a recording."""
 PROGRESS_EVERY = 2_000
@@ -106,7 +117,7 @@ def replay(
         complain(f"and {recording.capture.complaints_suppressed:,} more lines that cannot be used")
     seconds = (clock.now_ns() - started_ns) / NANOS_PER_S
     market = engine.microstructure
-    symbols = {name: market.health(name) for name in market.symbols()}
+    symbols = healths(engine)
     return ReplaySummary(
         inputs=engine.seq,
         frames=frames,
@@ -121,39 +132,187 @@ def replay(
     )
 
 
-def serve(settings: Settings, capture_paths: list[Path], speed: float, venue: str | None = None) -> int:
-    """Serve recordings until a signal stops it; returns the exit code."""
+class Source(msgspec.Struct, frozen=True):
+    """A market to serve: how it is named, and what follows it once the engine stands."""
+
+    folder: str
+    """Name of the engine's folder."""
+    text: str
+    default_venue: str
+    follow: Callable[[Runner], Coroutine[None, None, None]]
+    """Returns at the end of a market that has one."""
+    clock: Clock | None = None
+    """None: the market's own times are the engine's."""
+    health: Callable[[], object] = lambda: None
+
+
+def recorded(settings: Settings, capture_paths: list[Path], speed: float, venue: str | None = None) -> Source:
+    """Return recordings as a market, at ``speed`` times their own pace."""
     recording = record_of(capture_paths, settings, venue, lambda text: _log.warning("capture", detail=text))
     if recording.capture is None:
         raise captures.CaptureError("expected captures to serve, found a journal: look into it with alphapack replay")
+
+    async def follow(runner: Runner) -> None:
+        await runner.play(recording, speed, lambda reason: recording.reject(reason, runner.engine.seq), WORKS, WORK_DELAY_NS)
+
+    text = f"capture {', '.join(path.name for path in recording.capture.paths)}"
+    return Source(f"capture-{recording.capture.fingerprint()}", text, recording.capture.names[0][0], follow)
+
+
+def simulated_at_once(settings: Settings, start_ns: int | None, seconds: float) -> Source:
+    """Return so many seconds of the market that comes with the engine, made as fast as the machine allows.
+
+    They begin at ``start_ns``; None: so long ago that they end now.
+    """
+    past_ns = round(seconds * NANOS_PER_S)
+    clock = SetClock(start_ns + past_ns) if start_ns is not None else SetClock(SystemClock().now_ns())
+    market = SimulatedMarket(settings.simulator, _live_core(settings), clock, WORKS, WORK_DELAY_NS, past_ns=past_ns, history_minutes=0)
+    return Source("", f"simulator, seed {settings.simulator.seed}", SIMULATOR, market.make, clock)
+
+
+def simulated(settings: Settings, *, past: bool = True) -> Source:
+    """Return the market that comes with the engine, with an hour of order flow and thirty days of candles behind it if asked for."""
+    clock = SystemClock()
+    lengths = {} if past else {"past_ns": 0, "history_minutes": 0}
+    market = SimulatedMarket(settings.simulator, _live_core(settings), clock, WORKS, WORK_DELAY_NS, **lengths)
+    name = hashlib.blake2b(msgspec.msgpack.encode(settings.simulator), digest_size=8).hexdigest()
+    return Source(f"{SIMULATOR}-{name}", f"simulator, seed {settings.simulator.seed}", SIMULATOR, market.run, clock)
+
+
+def live(settings: Settings, symbols: Sequence[str]) -> Source:
+    """Return the venues of ``symbols``, full names, as a market."""
+    clock = SystemClock()
+    core = msgspec.structs.replace(_live_core(settings), symbols=tuple(symbols))
+    names: dict[str, list[str]] = {}
+    for symbol in symbols:
+        names.setdefault(venue_of(symbol), []).append(name_of(symbol))
+    plans = {plan.venue: plan for plan in binance_api.plans()}
+    unknown = sorted(set(names) - set(plans))
+    if unknown:
+        raise UnknownVenue(f"expected a venue of {', '.join(plans)}, or {SIMULATOR}, found {unknown[0]!r}")
+    followed: dict[FeedPlan, tuple[str, ...]] = {plans[venue]: tuple(named) for venue, named in names.items()}
+    markets = LiveMarkets(followed, settings.live.feed, core, clock, WORKS, int(settings.live.history_days * 1_440))
+    text = ", ".join(f"{venue} {' '.join(named)}" for venue, named in names.items())
+    return Source(f"live-{'+'.join(sorted(names))}", text, next(iter(names)), markets.run, clock, markets.health)
+
+
+def market(settings: Settings, names: tuple[tuple[str, str], ...], *, past: bool = True) -> Source:
+    """Return the market of ``names``, pairs of venue and name; without any it is the simulator.
+
+    ``past``: whether the simulator has one behind it at the start.
+    """
+    if all(venue == SIMULATOR for venue, _ in names):
+        return simulated(settings, past=past)
+    return live(settings, [symbol_id(venue, name) for venue, name in names])
+
+
+def _live_core(settings: Settings) -> CoreSettings:
+    """Return the core's settings for a market whose depth comes ten times a second, unless the user set them otherwise."""
+    if settings.core.stale_after_ms != CoreSettings().stale_after_ms:
+        return settings.core
+    return msgspec.structs.replace(settings.core, stale_after_ms=LIVE_STALE_MS)
+
+
+def record(
+    settings: Settings,
+    source: Source,
+    symbols: tuple[tuple[str, str], ...],
+    out: Path,
+    seconds: float | None,
+    tell: Callable[[float], None],
+) -> Engine:
+    """Write down what a market sends, until its end, for ``seconds`` or until a signal; returns the engine that followed along.
+
+    ``symbols`` are pairs of venue and name; ``tell`` is told the seconds done.
+    """
+    with ExitStack() as stack:
+        sink = recorder.sink_of(out, symbols, stack)
+        engine, failed = _run(_record(settings, source, sink, seconds, tell))
+    if failed is not None:  # What came before is kept.
+        raise failed
+    return engine
+
+
+async def _record(
+    settings: Settings, source: Source, sink: recorder.Sink, seconds: float | None, tell: Callable[[float], None]
+) -> tuple[Engine, Exception | None]:
+    stopping = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    await _make_kernels_ready()
+    runner = Runner(build(), source=source.text, clock=source.clock, config=lambda: dict(masked(settings)))
+    try:
+        await recorder.record(runner, source.follow, sink, seconds, stopping, tell)
+    except Exception as error:
+        return runner.engine, error
+    return runner.engine, None
+
+
+def healths(engine: Engine) -> dict[str, SymbolHealth]:
+    """Return how well the data of each symbol holds together."""
+    return {name: engine.microstructure.health(name) for name in engine.microstructure.symbols()}
+
+
+def mock(settings: Settings, venue: str, capture_paths: list[Path], options: Mapping[str, object]) -> int:
+    """Play an exchange on this machine until a signal stops it; ``options`` are those of ``MockSettings``."""
+    codecs = {codec.venue: codec for codec in binance.codecs()}
+    if not venue.startswith("binance-") or venue not in codecs:
+        known = ", ".join(name for name in codecs if name != SIMULATOR)
+        raise UnknownVenue(f"expected a venue of {known}, found {venue!r}")
+    kind = msgspec.convert(venue.removeprefix("binance-"), binance.Market)
+    try:
+        played = msgspec.convert({**options, "market": kind}, MockSettings)
+    except (ValueError, msgspec.ValidationError) as error:
+        raise TapeError(f"mock: {error}") from None
+    if capture_paths:
+        found = captures.Capture(capture_paths, venue=venue, report=lambda one: _log.warning("capture", detail=str(one)), venues=venues())
+        tape: Tape = CaptureTape(found, codecs[venue], kind)
+    else:
+        tape = Simulator(settings.simulator, SystemClock().now_ns(), market=kind, history_minutes=HISTORY_MINUTES)
+    return _run(_mock(tape, played, venue))
+
+
+async def _mock(tape: Tape, played: MockSettings, venue: str) -> int:
+    stopping = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    async with MockExchange(tape, played) as exchange:
+        at = f"127.0.0.1:{exchange.port}"
+        command = f"alphapack serve --venue {venue} --symbols {','.join(exchange.symbols)} --ws-url ws://{at} --rest-url http://{at}"
+        _log.info("mock exchange", venue=venue, url=f"http://{at}", follow_it=command)
+        playing, told = asyncio.create_task(exchange.run()), asyncio.create_task(stopping.wait())
+        await asyncio.wait({playing, told}, return_when=asyncio.FIRST_COMPLETED)
+        playing.cancel()
+        failed = (await asyncio.gather(playing, return_exceptions=True))[0]
+        told.cancel()
+        if isinstance(failed, Exception):
+            raise failed
+    return 0
+
+
+def serve(settings: Settings, source: Source) -> int:
+    """Serve a market until a signal stops it; returns the exit code."""
     api = server.ApiSettings(**msgspec.structs.asdict(settings.api))
     listener = server.Server(api)  # Before all else: a taken port is the commonest reason not to start.
     sys.setswitchinterval(SWITCH_S)
     with ExitStack() as stack:
         stack.callback(listener.close)
         data = folders.data_dir(settings.storage.data_dir, environ, lambda text: _log.warning("storage", detail=text))
-        folder = folders.EngineFolder.of(data, f"capture-{recording.capture.fingerprint()}")
+        folder = folders.EngineFolder.of(data, source.folder)
         folder.create()
         stack.enter_context(folders.Lock(folder.lock))
-        return _run(_serve(settings, recording, speed, folder, listener, api))
+        return _run(_serve(settings, source, folder, listener, api))
 
 
-def _run(main: Coroutine[None, None, int]) -> int:
+def _run(main: Coroutine[None, None, _T]) -> _T:
     """Run the loop: on uvloop a request takes a quarter of the time that it takes on asyncio's own."""
     import uvloop
 
     return uvloop.run(main)
 
 
-async def _serve(
-    settings: Settings,
-    recording: captures.Recording,
-    speed: float,
-    folder: folders.EngineFolder,
-    listener: server.Server,
-    api: server.ApiSettings,
-) -> int:
-    """Answer from the first moment, recover, play, and stop in order when told to."""
+async def _serve(settings: Settings, source: Source, folder: folders.EngineFolder, listener: server.Server, api: server.ApiSettings) -> int:
+    """Answer from the first moment, recover, follow the market, and stop in order when told to."""
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
 
@@ -165,12 +324,13 @@ async def _serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
     _log.info("serving", url=f"http://{api.host}:{listener.port}", data=str(folder.root))
-    assert recording.capture is not None
     runner = Runner(
         build(),
-        source=f"capture {', '.join(path.name for path in recording.capture.paths)}",
+        source=source.text,
+        clock=source.clock,
         config=lambda: dict(masked(settings)),
-        default_venue=recording.capture.names[0][0],
+        default_venue=source.default_venue,
+        accepts=source.clock is not None,
         checkpoint_inputs=settings.storage.checkpoint_inputs,
         checkpoint_s=settings.storage.checkpoint_s,
     )
@@ -184,15 +344,15 @@ async def _serve(
             _log.info("stopped while starting")
             _exit(0)  # A thread that compiles cannot be stopped, and nothing has been acknowledged.
         committer = await start
-        play = asyncio.create_task(
-            runner.play(recording, speed, lambda reason: recording.reject(reason, runner.engine.seq), WORKS, WORK_DELAY_NS)
-        )
-        done, _ = await asyncio.wait({told, http, play}, return_when=asyncio.FIRST_COMPLETED)
-        if done == {play} and play.exception() is None:  # What was played stays to be looked at.
+        following = asyncio.create_task(source.follow(runner))
+        beating = asyncio.create_task(runner.beat()) if source.clock is not None else None
+        done, _ = await asyncio.wait({told, http, following}, return_when=asyncio.FIRST_COMPLETED)
+        if done == {following} and following.exception() is None:  # What was played stays to be looked at.
             await asyncio.wait({told, http}, return_when=asyncio.FIRST_COMPLETED)
-        play.cancel()
-        with suppress(asyncio.CancelledError):
-            await play
+        following.cancel()
+        if beating is not None:
+            beating.cancel()
+        failed = (await asyncio.gather(following, return_exceptions=True))[0]
         runner.checkpoint()
         whole = await asyncio.to_thread(committer.close, CLOSE_TIMEOUT_S)
         listener.stop()
@@ -200,6 +360,8 @@ async def _serve(
         for task in (lag, told):
             task.cancel()
         _log.info("stopped", seq=runner.engine.seq, durable_seq=committer.durable_seq, digest=runner.engine.hexdigest())
+        if isinstance(failed, Exception):
+            raise failed
         return 0 if whole else 1
 
 
@@ -249,5 +411,5 @@ def _open_storage(stack: ExitStack, settings: Settings, folder: folders.EngineFo
         durable_seq=engine.seq,
     )
     stack.callback(committer.close, CLOSE_TIMEOUT_S)
-    runner.take_over(engine, committer, lambda: ledger.count, max(checkpoints.seqs(), default=0))
+    runner.take_over(engine, committer, lambda: ledger.count, max(checkpoints.seqs(), default=0), ledger.last_key)
     return committer

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -67,6 +68,55 @@ class Address:
     port: Annotated[int | None, Parameter(help="Port to listen on.")] = None
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Market:
+    """Which market to follow where no recording is given."""
+
+    venue: Annotated[
+        str | None, Parameter(help="sim, binance-spot, binance-usdm or binance-coinm; of recordings: what their names begin with.")
+    ] = None
+    symbols: Annotated[
+        tuple[str, ...],
+        Parameter(help="Symbols such as BTCUSDT,ETHUSDT or binance-usdm:BTCUSDT.", consume_multiple=True, negative=()),
+    ] = ()
+    seed: Annotated[int | None, Parameter(help="Seed of the simulated market.")] = None
+    edge: Annotated[float | None, Parameter(help="Strength of the edge planted in it; 0: none.")] = None
+    ws_url: Annotated[str | None, Parameter(help="Base address of the venue's WebSockets, such as a mock exchange's.")] = None
+    rest_url: Annotated[str | None, Parameter(help="Base address of the venue's REST.")] = None
+
+    def names(self) -> tuple[tuple[str, str], ...]:
+        """Return the symbols as pairs of venue and name; a bare one is of ``venue``, else of the simulator."""
+        from alphapack.domain.market import SIMULATOR, name_of, venue_of
+
+        pairs = []
+        for symbol in _separate(self.symbols):
+            venue = venue_of(symbol).lower() if ":" in symbol else (self.venue or SIMULATOR)
+            name = (name_of(symbol) or symbol).upper()
+            if not name or not venue:
+                raise UsageError(f"expected SYMBOL or VENUE:SYMBOL, found {symbol!r}")
+            pairs.append((venue, name))
+        if self.venue not in (None, SIMULATOR) and not pairs:
+            raise UsageError(f"expected symbols to follow at {self.venue}, found none: give --symbols BTCUSDT")
+        return tuple(dict.fromkeys(pairs))
+
+    def overrides(self) -> dict[str, object]:
+        """Return what these options set."""
+        from alphapack.domain.market import SIMULATOR
+
+        names = self.names()
+        simulated = tuple(name for venue, name in names if venue == SIMULATOR)
+        if simulated and len(simulated) < len(names):
+            raise UsageError("expected symbols of the simulator or of venues, found both: serve them with two commands")
+        return {
+            "simulator__seed": self.seed,
+            "simulator__edge": self.edge,
+            "simulator__symbols": simulated or None,
+            "live__ws_url": self.ws_url,
+            "live__rest_url": self.rest_url,
+        }
+
+
 Venue = Annotated[str | None, Parameter(help="Venue of the files; what their names begin with if left out.")]
 Symbols = Annotated[
     tuple[str, ...],
@@ -80,31 +130,130 @@ def serve(
     *,
     capture: Annotated[tuple[Path, ...], Parameter(help="Recordings to serve, merged by time.", consume_multiple=True, negative=())] = (),
     speed: Annotated[str | None, Parameter(help='Times real time (1, 10, ...), or "max".')] = None,
-    venue: Venue = None,
-    symbols: Symbols = (),
+    market: Market = Market(),
     address: Address = Address(),
     common: Common = Common(),
 ) -> int:
-    """Serve a recording: engine and HTTP API.
+    """Serve a market: engine and HTTP API. Without options it is the simulator, which needs no network.
 
-    Example: `alphapack serve --capture binance-usdm_BTCUSDT_20240808.raw.gz --speed 10`
+    Example: `alphapack serve`
+
+    Live: `alphapack serve --venue binance-usdm --symbols BTCUSDT,ETHUSDT`
+
+    A recording: `alphapack serve --capture binance-usdm_BTCUSDT_20240808.raw.gz --speed 10`
     """
-    if not capture:
-        raise UsageError("expected a recording to serve, found none: give --capture FILE")
-    effective = common.read(
-        api__host=address.host,
-        api__port=address.port,
-        capture__speed=_speed(speed),
-        capture__venue=venue,
-        core__symbols=_full_names(symbols, capture, venue) or None,
-    )
+    if capture:
+        more: dict[str, object] = {
+            "core__symbols": _full_names(market.symbols, capture, market.venue) or None,
+            "capture__venue": market.venue,
+        }
+    else:
+        if speed is not None:
+            raise UsageError("expected --speed with a recording alone, found no --capture: a market goes at its own pace")
+        more = market.overrides()
+    effective = common.read(api__host=address.host, api__port=address.port, capture__speed=_speed(speed), **more)
     _check_files(capture)
     from alphapack import app as application
     from alphapack.shell import logs
 
     settings = effective.settings
     logs.set_up(settings.log.level, json=settings.log.json)
-    code: int = application.serve(settings, list(capture), settings.capture.pace, settings.capture.venue)
+    if capture:
+        source = application.recorded(settings, list(capture), settings.capture.pace, settings.capture.venue)
+    else:
+        source = application.market(settings, market.names())
+    code: int = application.serve(settings, source)
+    return code
+
+
+@app.command
+def record(
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"], help="Capture file VENUE_SYMBOL[_DATE].raw.zst, or a new folder.")],
+    seconds: Annotated[float | None, Parameter(help="How long; until interrupted if left out.")] = None,
+    speed: Annotated[str | None, Parameter(help='"max": make the simulated market as fast as the machine allows.')] = None,
+    start: Annotated[str | None, Parameter(help="With --speed max: when it begins, such as 2026-01-01T00:00:00Z.")] = None,
+    market: Market = Market(),
+    common: Common = Common(),
+) -> int:
+    """Record a market's raw messages, without an API and without trading.
+
+    A file holds one symbol; a folder (a journal) holds everything, and a replay of it is what was recorded, to the bit.
+
+    Example: `alphapack record --symbols BTCUSDT --seconds 60 -o sim_BTCUSDT.raw.zst`
+
+    Live: `alphapack record --venue binance-usdm --symbols BTCUSDT,ETHUSDT -o recording`
+    """
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise UsageError(f"expected --seconds above 0, found {seconds}")
+    from alphapack.domain.market import SIMULATOR
+
+    settings = common.read(**market.overrides()).settings
+    from alphapack import app as application
+    from alphapack.shell import logs
+
+    logs.set_up(settings.log.level, json=settings.log.json)
+    names = market.names() or tuple((SIMULATOR, name) for name in settings.simulator.symbols)
+    if speed is None:
+        if start is not None:
+            raise UsageError("expected --start with --speed max, found it alone")
+        source = application.market(settings, names, past=False)
+    else:
+        if speed != "max" or seconds is None or names[0][0] != SIMULATOR:
+            raise UsageError("expected --speed max with --seconds and the simulator: what is live has a pace of its own")
+        source = application.simulated_at_once(settings, _time_ns(start), seconds)
+    with _progress("record", unit="s") as advance:
+        engine = application.record(
+            settings, source, names, output, seconds if speed is None else None, lambda done: advance(round(done), round(seconds or 0))
+        )
+    for name, health in application.healths(engine).items():
+        print(f"{name}: {health.messages:,} messages, {health.gaps} gaps, {health.resyncs} resyncs, state {health.state}")
+    print(f"{engine.source_inputs:,} inputs in {output}, digest {engine.hexdigest()}")
+    return DONE if engine.source_inputs else _fail(FAILED, "nothing came")
+
+
+@app.command
+def mock(
+    *,
+    capture: Annotated[
+        tuple[Path, ...], Parameter(help="Recordings to play in place of the simulator.", consume_multiple=True, negative=())
+    ] = (),
+    port: Annotated[int, Parameter(help="Port to listen on, of this machine alone; 0 takes a free one.")] = 5001,
+    speed: Annotated[float, Parameter(help="Times real time.")] = 1.0,
+    rate: Annotated[float | None, Parameter(help="Messages a second, in place of a pace.")] = None,
+    fault_every: Annotated[int, Parameter(help="Messages from one injected fault to the next, in the mean; 0: none.")] = 0,
+    fault_kinds: Annotated[tuple[str, ...], Parameter(help="Kinds of faults; all if left out.", consume_multiple=True, negative=())] = (),
+    market: Market = Market(),
+    common: Common = Common(),
+) -> int:
+    """Play an exchange on this machine that speaks Binance's wire, to try things out against, with faults if asked for.
+
+    Example: `alphapack mock --venue binance-usdm --fault-every 5000`
+    """
+    from alphapack.domain.market import SIMULATOR
+
+    venue = market.venue if market.venue not in (None, SIMULATOR) else "binance-usdm"
+    names = tuple(symbol.rpartition(":")[2].upper() for symbol in _separate(market.symbols))
+    if not names and venue == "binance-coinm":
+        names = ("BTCUSD_PERP", "ETHUSD_PERP")
+    settings = common.read(simulator__seed=market.seed, simulator__edge=market.edge, simulator__symbols=names or None).settings
+    _check_files(capture)
+    from alphapack import app as application
+    from alphapack.shell import logs
+
+    logs.set_up(settings.log.level, json=settings.log.json)
+    code: int = application.mock(
+        settings,
+        str(venue),
+        list(capture),
+        {
+            "port": port,
+            "speed": speed,
+            "rate": rate,
+            "fault_every": fault_every,
+            **({"fault_kinds": _separate(fault_kinds)} if fault_kinds else {}),
+        },
+    )
     return code
 
 
@@ -150,9 +299,13 @@ def convert(
     symbols: Symbols = (),
     common: Common = Common(),
 ) -> int:
-    """Convert captures (merged by time) or a journal to Parquet or to one capture file.
+    """Convert recordings (captures, merged by time, or a journal) to Parquet or to one capture file.
+
+    Files of data.binance.vision (zip), Tardis (csv.gz) and hftbacktest (npz) are read too.
 
     Example: `alphapack convert binance-usdm_BTCUSDT_20240808.raw.gz -o btcusdt.parquet`
+
+    Of another program: `alphapack convert BTCUSDT-aggTrades-2024-08-08.zip --venue binance-usdm -o binance-usdm_BTCUSDT_20240808.raw.zst`
     """
     settings = common.read(capture__venue=venue).settings
     _check_files(paths)
@@ -160,16 +313,26 @@ def convert(
         raise UsageError(f"expected an output other than the inputs, found {output} among them")
     if not output.parent.is_dir():
         raise UsageError(f"expected a folder to write to, found none at {output.parent}")
-    from alphapack.shell.captures import open_inputs
+    from alphapack.shell.captures import Line, Recording, open_inputs
     from alphapack.shell.convert import convert as write
     from alphapack.shell.convert import lines_of
+    from alphapack.shell.importers import Foreign, open_foreign
 
-    source = open_inputs(list(paths), settings.core, venue=settings.capture.venue, report=lambda complaint: _warn(str(complaint)))
+    def report(complaint: object) -> None:
+        _warn(str(complaint))
+
     keep = {name.upper() for name in _separate(symbols)}
+    named = next(iter(keep)).rpartition(":")[2] if len(keep) == 1 else None
+    source: Foreign | Recording | None = open_foreign(list(paths), settings.capture.venue, named, report)
+    if isinstance(source, Foreign):
+        every: Iterator[Line] = iter(source)
+    else:
+        source = open_inputs(list(paths), settings.core, venue=settings.capture.venue, report=report)
+        every = lines_of(source)
     with _progress("convert") as advance:
         lines = (
             line
-            for line in _counting(lines_of(source), lambda: advance(source.bytes_read, source.bytes_total))
+            for line in _counting(every, lambda: advance(source.bytes_read, source.bytes_total))
             if not keep or line.symbol.upper() in keep or f"{line.venue}:{line.symbol}".upper() in keep
         )
         rows = write(lines, output)
@@ -304,17 +467,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _code_of(error: Exception) -> int | None:
     """Return the exit code of an error that a user can act on, None for any other."""
     from alphapack.api.server import CannotListen, RefusedBind
+    from alphapack.domain.feeds import UnknownSymbol, UnknownVenue
     from alphapack.shell.captures import CaptureError
     from alphapack.shell.convert import ConversionError
     from alphapack.shell.folders import AlreadyRunning, FolderError
     from alphapack.shell.journal import JournalError, JournalLocked
     from alphapack.shell.ledger import LedgerError
+    from alphapack.shell.mock import TapeError
     from alphapack.shell.recovery import RecoveryError
+    from alphapack.shell.rest import RestError
 
-    usage = (CaptureError, ConversionError, FolderError, AlreadyRunning, JournalLocked, RefusedBind, CannotListen)
+    usage = (
+        *(CaptureError, ConversionError, FolderError, AlreadyRunning, JournalLocked, RefusedBind, CannotListen),
+        *(UnknownSymbol, UnknownVenue, TapeError),
+    )
     if isinstance(error, usage):
         return USAGE
-    return FAILED if isinstance(error, OSError | JournalError | LedgerError | RecoveryError) else None
+    return FAILED if isinstance(error, OSError | JournalError | LedgerError | RecoveryError | RestError) else None
 
 
 def _fail(code: int, message: str) -> int:
@@ -360,6 +529,20 @@ def _full_names(symbols: Sequence[str], paths: Sequence[Path], venue: str | None
     return tuple(dict.fromkeys(names))
 
 
+def _time_ns(text: str | None) -> int | None:
+    """Return a UTC time such as ``2026-01-01T00:00:00Z`` in nanoseconds."""
+    if text is None:
+        return None
+    from datetime import datetime, timedelta
+
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"expected a UTC time such as 2026-01-01T00:00:00Z, found {text!r}") from None
+    time = time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+    return (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1_000
+
+
 def _separate(symbols: Sequence[str]) -> list[str]:
     """Return the symbols of ``A,B C`` one by one."""
     return [symbol for text in symbols for symbol in text.split(",") if symbol]
@@ -373,15 +556,21 @@ def _counting(items: Iterator[_T], tell: Callable[[], None], every: int = 10_000
 
 
 @contextlib.contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on standard error where it is a terminal; the callable takes bytes done and in all (0: not known)."""
+def _progress(what: str, unit: str = "") -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on standard error where it is a terminal; the callable takes what is done and in all (0: not known).
+
+    ``unit`` empty counts bytes.
+    """
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    counted: tuple[ProgressColumn, ...] = (DownloadColumn(), TransferSpeedColumn())
+    if unit:
+        counted = (TextColumn(f"{{task.completed}} {unit}"),)
+    columns = (TextColumn("{task.description}"), BarColumn(), *counted, TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total or None)
@@ -419,7 +608,7 @@ def _print_summary(summary: "ReplaySummary") -> None:
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("symbol", no_wrap=True)
     table.add_column("state", no_wrap=True)
-    for name in ("gaps", "crossed", "resyncs", "doubles", "checked", "differ", "rejected"):
+    for name in ("gaps", "crossed", "resyncs", "doubles", "checked", "differ", "rejected", "missed"):
         table.add_column(name, justify="right", overflow="fold")  # A cut number would be a wrong one.
     for name, health in sorted(summary.symbols.items()):
         numbers = (
@@ -430,10 +619,11 @@ def _print_summary(summary: "ReplaySummary") -> None:
             health.ticker_checked,
             health.ticker_mismatched,
             health.rejected,
+            health.trades_missed,
         )
         table.add_row(_literal(name), health.state, *(f"{number:,}" for number in numbers))
     Console(width=None if sys.stdout.isatty() else _FILE_COLUMNS).print(table)
-    print("(doubles: updates seen before; checked, differ: tops of book compared with the venue's ticker)")
+    print("(doubles: updates seen before; checked, differ: tops of book compared with the venue's ticker; missed: trades)")
     for name, kinds in sorted(summary.kinds.items()):
         print(f"{name}: {', '.join(f'{kind} {count:,}' for kind, count in sorted(kinds.items()))}")
     rate = _rate(summary)

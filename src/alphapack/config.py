@@ -18,7 +18,9 @@ from typing import Annotated, Any, Literal, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from alphapack.domain.feeds import FeedSettings
 from alphapack.domain.inputs import CoreSettings
+from alphapack.domain.simulation import SimulatorSettings
 
 FILE_NAME = "alphapack.toml"
 ENVIRONMENT_PREFIX = "ALPHAPACK__"
@@ -76,6 +78,21 @@ class CaptureSection(msgspec.Struct, frozen=True):
         return math.inf if self.speed == "max" else float(self.speed)
 
 
+class LiveSection(msgspec.Struct, frozen=True):
+    """Venues as a source."""
+
+    ws_url: Annotated[_Text | None, Meta(description="base address of WebSockets, such as a mock exchange's; unset: the venue's")] = None
+    rest_url: Annotated[_Text | None, Meta(description="base address of REST; unset: the venue's")] = None
+    history_days: Annotated[float, Meta(ge=0, le=45, description="1-minute candles fetched at the start")] = 30.0
+    silence_s: Annotated[float, Meta(gt=0, description="silence of a depth stream before it is subscribed anew")] = 5.0
+    dead_s: Annotated[float, Meta(gt=0, description="silence of a whole connection before it is given up")] = 10.0
+
+    @property
+    def feed(self) -> FeedSettings:
+        """What a feed is told."""
+        return FeedSettings(ws_url=self.ws_url, rest_url=self.rest_url, silence_s=self.silence_s, dead_s=self.dead_s)
+
+
 class Settings(msgspec.Struct, frozen=True):
     """All settings, by section."""
 
@@ -84,6 +101,8 @@ class Settings(msgspec.Struct, frozen=True):
     storage: StorageSection = msgspec.field(default_factory=StorageSection)
     log: LogSection = msgspec.field(default_factory=LogSection)
     capture: CaptureSection = msgspec.field(default_factory=CaptureSection)
+    simulator: SimulatorSettings = msgspec.field(default_factory=SimulatorSettings)
+    live: LiveSection = msgspec.field(default_factory=LiveSection)
 
 
 class Effective(msgspec.Struct, frozen=True):
@@ -94,15 +113,24 @@ class Effective(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...]
 
 
-# The core's own types say nothing of bounds, because the core also reads old journals; what a user may set is said here.
-_CORE = {
-    "seed": Meta(ge=0, le=(1 << 63) - 1, description="seed of every random draw"),
-    "stale_after_ms": Meta(ge=1, description="silence of a symbol's depth stream after which its book is STALE"),
-    "history_rows": Meta(ge=1, le=1_000_000, description="feature rows kept in memory a symbol, one a second"),
-    "sync_buffer_frames": Meta(ge=1, le=1_000_000, description="depth differences held while a snapshot is awaited"),
-    "symbols": Meta(description='full names to follow, such as "binance-usdm:BTCUSDT"; empty: all the source names'),
-    "symbols_max": Meta(ge=1, le=100_000, description="symbols followed at most"),
-    "instruments": Meta(description='what you know better than the wire: { symbol = "...", tick = "0.1", lot = "0.001" }'),
+# These types say nothing of bounds themselves: the core also reads old journals, the simulator has bounds of several fields.
+_NOTES = {
+    "core": {
+        "seed": Meta(ge=0, le=(1 << 63) - 1, description="seed of every random draw"),
+        "stale_after_ms": Meta(ge=1, description="silence of a symbol's depth stream after which its book is STALE"),
+        "history_rows": Meta(ge=1, le=1_000_000, description="feature rows kept in memory a symbol, one a second"),
+        "sync_buffer_frames": Meta(ge=1, le=1_000_000, description="depth differences held while a snapshot is awaited"),
+        "symbols": Meta(description='full names to follow, such as "binance-usdm:BTCUSDT"; empty: all the source names'),
+        "symbols_max": Meta(ge=1, le=100_000, description="symbols followed at most"),
+        "instruments": Meta(description='what you know better than the wire: { symbol = "...", tick = "0.1", lot = "0.001" }'),
+    },
+    "simulator": {
+        "seed": Meta(ge=0, le=(1 << 63) - 1, description="names the market: equal seeds make equal markets"),
+        "symbols": Meta(description="perpetuals that are traded"),
+        "edge": Meta(ge=0, le=10, description="strength of what order flow says about the next five minutes; 0: nothing"),
+        "activity": Meta(ge=0.05, le=20, description="scales the rates of orders"),
+        "depth_ms": Meta(ge=50, le=1_000, description="interval of depth updates, a multiple of 50"),
+    },
 }
 
 
@@ -117,7 +145,7 @@ def _fields_of(section: str) -> dict[str, _Field]:
     types = get_type_hints(struct, include_extras=True)
     defaults, fields = struct(), {}
     for name in struct.__struct_fields__:
-        kind = Annotated[types[name], _CORE[name]] if section == "core" and name in _CORE else types[name]
+        kind = Annotated[types[name], _NOTES[section][name]] if name in _NOTES.get(section, {}) else types[name]
         notes = [note.description for note in getattr(kind, "__metadata__", ()) if isinstance(note, Meta)]
         fields[name] = _Field(kind, getattr(defaults, name), next((note for note in notes if note), ""))
     return fields
@@ -143,7 +171,12 @@ def read(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, 
     for source, section, key, candidates in _stated(path, environ, overrides, warnings):
         values[section][key] = _checked(section, key, candidates, source)
         sources[f"{section}.{key}"] = source
-    sections = {name: type(getattr(Settings(), name))(**found) for name, found in values.items()}
+    sections = {}
+    for name, found in values.items():
+        try:
+            sections[name] = type(getattr(Settings(), name))(**found)
+        except ValueError as error:  # Values that are good one by one and not together.
+            raise SettingsError(f"[{name}]: {error}") from None
     return Effective(Settings(**sections), sources, tuple(warnings))
 
 

@@ -1,4 +1,5 @@
 import asyncio
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from alphapack import app
 from alphapack.domain.events import IntakeOverloaded
 from alphapack.domain.inputs import Configure, Conflated, CoreSettings, Frame, Heartbeat, Shed
-from alphapack.shell.intake import Intake
+from alphapack.shell.intake import Intake, Waiting
 from rig import BTC, START_NS, VENUE, FakeClock, FakeMarket, Live
 
 CODECS = app.build().codecs
@@ -25,6 +26,11 @@ def trade(name: str, trade_id: int) -> bytes:
 
 def made(*, frames_max: int = 100, conflate_from: int = 100) -> Intake:
     return Intake(CODECS, frames_max=frames_max, conflate_from=conflate_from)
+
+
+def symbol_of(waiting: Waiting) -> str:
+    assert waiting.payload is not None
+    return f"{waiting.venue}:{json.loads(waiting.payload)['s']}"
 
 
 def offer(intake: Intake, *payloads: bytes) -> None:
@@ -54,7 +60,7 @@ def test_the_names_the_connection_gave_stay_with_the_frame() -> None:
     intake.offer("okx", "BTC-USDT", b"{}")
     waiting = intake.take()
     assert waiting is not None
-    assert (waiting.venue, waiting.wire_symbol, waiting.symbol, waiting.payload) == ("okx", "BTC-USDT", "okx:BTC-USDT", b"{}")
+    assert (waiting.venue, waiting.wire_symbol, waiting.payload) == ("okx", "BTC-USDT", b"{}")
 
 
 def test_a_crowd_conflates_tickers_and_nothing_else() -> None:
@@ -126,7 +132,7 @@ def test_every_frame_is_handed_out_or_told_as_lost_and_never_too_many_wait(
         if action == "take":
             waiting = intake.take()
             if waiting is not None:
-                ended[waiting.symbol] += 1
+                ended[symbol_of(waiting)] += 1
         elif action == "losses":
             for _, symbol, frames in intake.losses():
                 lost[symbol] += frames
@@ -139,7 +145,7 @@ def test_every_frame_is_handed_out_or_told_as_lost_and_never_too_many_wait(
         assert 0 <= intake.frames <= frames_max
         assert len(intake._queue) <= 2 * frames_max, "frames that were given up take no room for long"
     while (waiting := intake.take()) is not None:
-        ended[waiting.symbol] += 1
+        ended[symbol_of(waiting)] += 1
     for how, symbol, frames in intake.losses():
         assert how in ("shed", "conflated") and frames > 0
         lost[symbol] += frames

@@ -507,7 +507,7 @@ def test_only_the_history_that_is_kept_is_answered(tmp_path: Path, entries: list
     async def live() -> None:
         async with Live(tmp_path) as host:
             await host.play(entries)
-            assert host.runner.history("candles", BTC, 0, 10) is None
+            assert host.runner.history("smile", BTC, 0, 10) is None
             columns = host.runner.history("microstructure", BTC, 0, 10)
             assert columns is not None and len(columns["ts_ms"]) > 0
 

@@ -21,3 +21,14 @@ class SystemClock:
     def now_ns(self) -> int:
         """Return nanoseconds since 1970 as of the session's start, carried on by the monotonic clock."""
         return self._offset_ns + time.monotonic_ns()
+
+
+class SetClock:
+    """Shows one time: for a market that is made at once, up to then."""
+
+    def __init__(self, at_ns: int) -> None:
+        self._at_ns = at_ns
+
+    def now_ns(self) -> int:
+        """Return that time."""
+        return self._at_ns

@@ -18,13 +18,22 @@ import structlog
 import alphapack
 from alphapack.domain import readings
 from alphapack.domain.events import BookStateChanged, FrameRejected, IntakeOverloaded, Record, SessionStarted, WorkFailed, WorkRequested
-from alphapack.domain.inputs import AnyInput, Configure, Conflated, Frame, Result, Shed
+from alphapack.domain.inputs import AnyInput, Configure, Conflated, CoreSettings, Frame, Heartbeat, Result, SessionStart, Shed
 from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, BookState
 from alphapack.engine.engine import Engine
-from alphapack.engine.ports import Executor
+from alphapack.engine.ports import (
+    REJECTED_LINES_MAX,
+    Executor,
+    Ingested,
+    NotAccepting,
+    NotDurable,
+    NotReady,
+    RejectedLine,
+)
 from alphapack.shell.clock import Clock
 from alphapack.shell.committer import Committer, Put
 from alphapack.shell.intake import Intake
+from alphapack.shell.news import NewsRing
 from alphapack.shell.offloop import Delayed, Work
 from alphapack.shell.recovery import ledger_rows
 
@@ -32,7 +41,10 @@ SLICE_S = 0.001
 """Longest time that inputs are stepped before the loop may do other things."""
 BACKLOG_MAX = 50_000
 """Inputs that may wait for the disk before a recording is held back; live frames wait in the intake instead."""
+BEAT_NS = 100 * NANOS_PER_MS
+"""Longest silence of the engine's clock while a market is followed: windows and timers move on."""
 NO_WORKS: Mapping[str, Work] = {}
+SAFE_EVERY_S = 0.05
 LAG_EVERY_S = 0.05
 LAG_SAMPLES = 20
 
@@ -50,6 +62,7 @@ class Runner:
         clock: Clock | None = None,
         config: Callable[[], dict[str, object]],
         default_venue: str = "",
+        accepts: bool = True,
         checkpoint_inputs: int = 20_000,
         checkpoint_s: float = 60.0,
     ) -> None:
@@ -57,7 +70,12 @@ class Runner:
         self.source = source
         self.committer: Committer | None = None
         self.executor: Executor | None = None
+        self.tap: Callable[[AnyInput], None] | None = None
+        """Told of each input that was stepped."""
+        self.went_stale: Callable[[str], None] | None = None
+        """Told of each symbol whose book went STALE."""
         self.intake = Intake(engine.codecs)
+        self.news = NewsRing()
         self.ended = False
         self.messages = 0
         self._stepped: list[Put] = []
@@ -65,6 +83,8 @@ class Runner:
         self._clock = clock
         self._config = config
         self._default_venue = default_venue
+        self._accepts = accepts
+        self._draining = False
         self._checkpoint_inputs, self._checkpoint_ns = checkpoint_inputs, int(checkpoint_s * NANOS_PER_S)
         self._checkpoint_seq, self._checkpoint_at_ns = engine.seq, time.monotonic_ns()
         self._started_ns = time.monotonic_ns()
@@ -78,25 +98,104 @@ class Runner:
 
     def submit(self, make: Callable[[int, int], AnyInput]) -> int:
         """Stamp an input, step it and hand it to the committer; returns its seq. Called on the loop."""
-        now_ns = self._clock.now_ns() if self._clock is not None else 0  # A recording's clock is where its engine stands.
-        entry = make(self.engine.seq + 1, max(now_ns, self.engine.now_ns))
+        entry = make(self.engine.seq + 1, self._now_ns())
         self._take(entry)
         self._hand_over()
         return entry.seq
 
+    def receive(self, venue: str, symbol: str, payload: bytes) -> None:
+        """Take a frame that a source pushes; it is stepped soon, and stamped with the time at which it came.
+
+        ``symbol`` is the venue's name of what a frame is about that does not say so itself. Called on the loop.
+        """
+        assert self._clock is not None, "a source that pushes needs a clock"
+        self.intake.offer(venue, symbol, payload, self._clock.now_ns())
+        if not self._draining:
+            self._draining = True
+            self._loop.call_soon(self._drain_on)
+
+    def _drain_on(self) -> None:
+        """Step what waits, a slice at a time, with other work of the loop in between."""
+        self._draining = self.drain()
+        if self._draining:
+            self._loop.call_soon(self._drain_on)
+
     def drain(self) -> bool:
         """Step what waits in the intake for at most a slice; True where more waits."""
         until = time.perf_counter() + SLICE_S
-        while time.perf_counter() < until:
+        more = True
+        while more and time.perf_counter() < until:
             for how, symbol, frames in self.intake.losses():
                 kind = Shed if how == "shed" else Conflated
-                self.submit(lambda seq, ts_ns, kind=kind, symbol=symbol, frames=frames: kind(seq, ts_ns, symbol, frames))  # type: ignore[misc]
+                self._take(kind(self.engine.seq + 1, self.engine.now_ns, symbol, frames))
             waiting = self.intake.take()
-            if waiting is None:
-                return False
-            venue, symbol, payload = waiting.venue, waiting.wire_symbol, cast("bytes", waiting.payload)
-            self.submit(lambda seq, ts_ns, v=venue, s=symbol, p=payload: Frame(seq, ts_ns, v, s, p))  # type: ignore[misc]
-        return True
+            more = waiting is not None
+            if waiting is not None:
+                ts_ns = max(waiting.receive_ns, self.engine.now_ns)
+                self._take(Frame(self.engine.seq + 1, ts_ns, waiting.venue, waiting.wire_symbol, cast("bytes", waiting.payload)))
+        self._hand_over()
+        return more
+
+    def begin(self, settings: CoreSettings, source: str, ts_ns: int) -> None:
+        """Begin to follow a market: its settings, where they are new, and a session of it."""
+        if not self.engine.configured or self.engine.settings != settings:
+            self.step(Configure(self.engine.seq + 1, max(ts_ns, self.engine.now_ns), settings))
+        self.step(SessionStart(self.engine.seq + 1, max(ts_ns, self.engine.now_ns), source))
+
+    def step(self, entry: AnyInput) -> list[Record]:
+        """Step an input that a source has stamped itself; it is handed to the disk with the next ``hand_over``."""
+        return self._take(entry)
+
+    def ready(self) -> None:
+        """Say that what the source had to do before its first answer is done."""
+        self._starting = None
+
+    async def beat(self) -> None:
+        """Let the engine's clock go on for ever where nothing comes."""
+        assert self._clock is not None, "time passes by a clock"
+        while True:
+            now_ns = self._clock.now_ns()
+            if self._starting is None and now_ns - self.engine.now_ns >= BEAT_NS and not self.intake.frames:
+                self.submit(Heartbeat)
+            await asyncio.sleep((BEAT_NS - now_ns % BEAT_NS) / NANOS_PER_S)
+
+    async def ingest(self, venue: str, symbol: str, lines: Iterable[bytes]) -> Ingested:
+        """Step each line that is not empty as a frame of a venue; returns once all are on disk (port ``Host``)."""
+        if self._starting is not None or self.committer is None:
+            raise NotReady(f"expected a ready engine, found one that is {self._starting or 'starting'}")
+        if not self._accepts:
+            raise NotAccepting("expected a market that takes frames from outside, found a recording, whose inputs are its own")
+        if self.committer.state != "ok":
+            raise NotDurable(f"expected a journal that can be written, found it refusing: {self.committer.detail}; no frame was taken")
+        rejected: list[RejectedLine] = []
+        frames = rejected_count = 0
+        until = time.perf_counter() + SLICE_S
+        for number, line in enumerate(lines, 1):
+            if time.perf_counter() >= until:
+                self._hand_over()
+                await asyncio.sleep(0)
+                await self.disk()
+                until = time.perf_counter() + SLICE_S
+            if not line:
+                continue
+            self._take(Frame(self.engine.seq + 1, self._now_ns(), venue, symbol, line))
+            frames += 1
+            if self.engine.rejection is not None:
+                rejected_count += 1
+                if len(rejected) < REJECTED_LINES_MAX:
+                    rejected.append(RejectedLine(number, self.engine.rejection))
+        seq = self.engine.seq
+        self._hand_over()
+        await self._safe(seq)
+        return Ingested(venue, frames, frames - rejected_count, rejected, rejected_count, seq, self.sequence()[1])
+
+    def venues(self) -> tuple[str, ...]:
+        """Return the venues whose frames can be read, in order of name."""
+        return tuple(sorted(self.engine.codecs))
+
+    def _now_ns(self) -> int:
+        """Return the engine's time now; a recording's clock is where its engine stands."""
+        return max(self._clock.now_ns() if self._clock is not None else 0, self.engine.now_ns)
 
     async def play(
         self,
@@ -129,8 +228,7 @@ class Runner:
             elif time.perf_counter() >= until:
                 self._hand_over()
                 await asyncio.sleep(0)
-                while self.committer is not None and self.committer.state == "ok" and self.committer.backlog > BACKLOG_MAX:
-                    await asyncio.sleep(0.002)
+                await self.disk()
                 until = time.perf_counter() + SLICE_S
             for answer in delayed.answers(entry.ts_ns):
                 delayed.note(self._take(answer))
@@ -166,14 +264,28 @@ class Runner:
             raise
         if type(entry) is Frame:
             self.messages += 1
+        if self.tap is not None:
+            self.tap(entry)
         if self.committer is not None:
-            self._stepped.append(Put(entry, ledger_rows(entry, records) if records else ()))
+            rows = ledger_rows(entry, records) if records else ()
+            if rows:
+                self.news.add(rows)
+            self._stepped.append(Put(entry, rows))
             due = entry.seq - self._checkpoint_seq >= self._checkpoint_inputs
             if due or time.monotonic_ns() - self._checkpoint_at_ns >= self._checkpoint_ns:
                 self.checkpoint()
         for record in records:
             self._tell(record)
         return records
+
+    def hand_over(self) -> None:
+        """Give the committer what was stepped; a source does so at the end of each slice."""
+        self._hand_over()
+
+    async def disk(self) -> None:
+        """Wait while more inputs than may be lost wait for the disk: what is made, not received, is held back."""
+        while self.committer is not None and self.committer.state == "ok" and self.committer.backlog > BACKLOG_MAX:
+            await asyncio.sleep(0.002)
 
     def _hand_over(self) -> None:
         """Give the committer what was stepped: once a slice, because waking its thread costs more than a step."""
@@ -187,6 +299,8 @@ class Runner:
                 self.executor.start(record)
         elif type(record) is BookStateChanged:
             say = _log.info if record.after is BookState.LIVE else _log.warning
+            if record.after is BookState.STALE and self.went_stale is not None:
+                self.went_stale(record.symbol)
             say("book", symbol=record.symbol, before=record.before.name, after=record.after.name, reason=record.reason)
         elif isinstance(record, FrameRejected | IntakeOverloaded | WorkFailed):
             _log.warning(str(record.__struct_config__.tag), **msgspec.structs.asdict(record))
@@ -212,7 +326,7 @@ class Runner:
 
     def published(self, _seq: int) -> None:
         """Wake those who wait for durability; called on the committer's thread."""
-        if self._waiting:
+        if self._waiting or self.news.pending:
             self._loop.call_soon_threadsafe(self._wake)
 
     def recovered(self) -> None:
@@ -221,6 +335,7 @@ class Runner:
 
     def _wake(self) -> None:
         durable_seq = self.sequence()[1]
+        self.news.publish(durable_seq)
         for seq, waiter in self._waiting:
             if seq <= durable_seq and not waiter.done():
                 waiter.set_result(None)
@@ -233,6 +348,18 @@ class Runner:
         self._wake()  # It may be durable already, and then nothing else would say so.
         await waiter
 
+    async def _safe(self, seq: int) -> None:
+        """Return once everything up to ``seq`` is on disk; raise ``NotDurable`` where the disk refuses."""
+        waiting = asyncio.ensure_future(self.wait_durable(seq))
+        try:
+            while not waiting.done():
+                await asyncio.wait({waiting}, timeout=SAFE_EVERY_S)
+                committer = self.committer
+                if not waiting.done() and committer is not None and committer.state != "ok":
+                    raise NotDurable(f"the frames were stepped and are not safe on disk: {committer.detail}")
+        finally:
+            waiting.cancel()
+
     async def measure_lag(self) -> None:
         """Measure for ever how late the loop wakes up."""
         for i in itertools.count():
@@ -240,11 +367,21 @@ class Runner:
             await asyncio.sleep(LAG_EVERY_S)
             self._lags[i % LAG_SAMPLES] = max(0.0, time.perf_counter() - before - LAG_EVERY_S)
 
-    def take_over(self, engine: Engine, committer: Committer, rows: Callable[[], int], checkpoint_seq: int | None = None) -> None:
+    def take_over(
+        self,
+        engine: Engine,
+        committer: Committer,
+        rows: Callable[[], int],
+        checkpoint_seq: int | None = None,
+        last_key: tuple[int, int] | None = None,
+    ) -> None:
         """Go on with a recovered engine and the committer behind it.
 
-        ``rows`` counts the ledger; ``checkpoint_seq`` is the newest checkpoint's, where the engine went on from it.
+        ``rows`` counts the ledger, whose last record is ``last_key``; ``checkpoint_seq`` is the newest checkpoint's, where
+        the engine went on from it.
         """
+        if last_key is not None:
+            self.news.follow(last_key)
         self._rows = rows
         self._checkpoint_seq = engine.seq if checkpoint_seq is None else checkpoint_seq
         self._checkpoint_at_ns = time.monotonic_ns()
@@ -333,6 +470,8 @@ class Runner:
 
     def history(self, kind: str, symbol: str, from_ms: int, limit: int) -> dict[str, list[int] | list[float | None]] | None:
         """Return noted values by column; None for a kind that is not kept."""
+        if kind == "candles":
+            return self.engine.candles.history(symbol, from_ms, limit)
         if kind != "microstructure":
             return None
         return self.engine.microstructure.history(symbol, from_ms, limit)

@@ -1,0 +1,186 @@
+"""The market that comes with the engine, as a source: an hour of it at full speed, then at its own pace.
+
+Each start is a session of the venue. It begins where the engine's own past ends, or an hour ago where that is longer
+ago, with candles in between, at the prices that the engine knows. So there is always an hour of order flow and thirty days
+of candles behind what is served, and a restart goes on.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+import structlog
+
+from alphapack.domain.events import Record, WorkRequested
+from alphapack.domain.inputs import CoreSettings, Frame
+from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, SIMULATOR, symbol_id
+from alphapack.domain.simulation import SimulatorSettings
+from alphapack.models.candles import MINUTE_MS
+from alphapack.models.simulator import Simulator
+from alphapack.services.microstructure import SNAPSHOT
+from alphapack.shell.clock import Clock
+from alphapack.shell.offloop import Delayed, Work, Worker
+from alphapack.shell.runner import SLICE_S, Runner
+
+MINUTE_NS = MINUTE_MS * NANOS_PER_MS
+FLOW_NS = 61 * MINUTE_NS
+"""Order flow before the first answer: an hour, and the minute in which books become proven."""
+HISTORY_MINUTES = 30 * 1_440
+PAGE = 1_500
+"""Candles of one REST answer."""
+ROLL_NS = NANOS_PER_S
+"""How much of the market is made at once while it is ahead of nothing."""
+PACE_S = 0.02
+NEAR_NS = NANOS_PER_S // 2
+CANDLE_DELAY_NS = 2 * NANOS_PER_S
+"""A minute closes this long after its end."""
+
+_log = structlog.get_logger("alphapack.simulated")
+
+
+class SimulatedMarket:
+    """Plays a simulator into a runner (source and port ``Executor``)."""
+
+    def __init__(
+        self,
+        settings: SimulatorSettings,
+        core: CoreSettings,
+        clock: Clock,
+        works: Mapping[str, Work],
+        delay_ns: int,
+        *,
+        past_ns: int = FLOW_NS,
+        history_minutes: int = HISTORY_MINUTES,
+    ) -> None:
+        """Make ``past_ns`` of order flow before now, and ``history_minutes`` of candles before that.
+
+        ``works`` answer ``delay_ns`` of the market's time after they are asked for while the past is made, and live as they can.
+        """
+        self._settings, self._core, self._clock = settings, core, clock
+        self._works, self._delay_ns = works, delay_ns
+        self._past_ns, self._history_minutes = past_ns, history_minutes
+        self._wanted: dict[str, None] = {}  # Symbols whose snapshot is asked for, in the order of asking.
+        self._worker: Worker | None = None
+        self._candles_ms = 0
+
+    async def run(self, runner: Runner) -> None:
+        """Follow the market until cancelled."""
+        self._worker = Worker(self._works, runner.answered)
+        try:
+            while True:
+                await self._session(runner)
+        finally:
+            runner.executor = None
+            self._worker.close()
+
+    async def make(self, runner: Runner) -> None:
+        """Make the past alone, to the very time that the clock shows."""
+        await self._roll(runner, self._open(runner), 0)
+
+    def start(self, request: WorkRequested) -> None:
+        """Begin work that the core asks for while it lives."""
+        if request.work == SNAPSHOT:
+            self._wanted[request.body.decode()] = None
+        else:
+            assert self._worker is not None, "work is asked for while the market runs"
+            self._worker.start(request)
+
+    async def _session(self, runner: Runner) -> None:
+        """Make the past, then live on until the market is an hour behind (the machine slept)."""
+        market = self._open(runner)
+        runner.executor = None
+        await self._roll(runner, market, NEAR_NS)
+        runner.executor = self
+        for request_id, asked in runner.engine.outstanding.items():
+            self.start(WorkRequested(request_id, asked.work, asked.body))
+        runner.ready()
+        while (behind_ns := self._clock.now_ns() - market.now_ns) < FLOW_NS:
+            if behind_ns > 0:
+                self._advance(runner, market, min(market.now_ns + ROLL_NS, self._clock.now_ns()))
+                runner.hand_over()
+            await asyncio.sleep(PACE_S if behind_ns <= NEAR_NS else 0)
+        _log.warning("the market stood still and begins a new session", behind_s=behind_ns // NANOS_PER_S)
+
+    def _open(self, runner: Runner) -> Simulator:
+        """Begin a session: what is traded, and the candles between what is known and the flow."""
+        engine, names = runner.engine, self._settings.symbols
+        now_ns = self._clock.now_ns()
+        start_ns = max(engine.now_ns, now_ns - self._past_ns)
+        if self._history_minutes and start_ns > engine.now_ns:
+            start_ns = start_ns // MINUTE_NS * MINUTE_NS
+        start_ms = start_ns // MINUTE_NS * MINUTE_MS
+        last = [engine.candles.last_ms(symbol_id(SIMULATOR, name)) for name in names]
+        known_ms = min((one for one in last if one is not None), default=0) if None not in last else 0
+        history = min(self._history_minutes, max(0, (start_ms - known_ms) // MINUTE_MS - 1))
+        market = Simulator(self._settings, start_ns, history_minutes=history, prices=_prices(runner, names))
+        runner.begin(self._core, SIMULATOR, start_ns)
+        self._wanted.clear()
+        self._frame(runner, "", market.exchange_info())
+        for name in names:
+            for from_ms in range(start_ms - history * MINUTE_MS, start_ms, PAGE * MINUTE_MS):
+                self._frame(runner, name, market.klines(name, from_ms, min(from_ms + PAGE * MINUTE_MS, start_ms) - 1, PAGE))
+        self._candles_ms = start_ms
+        for name in names:  # Books that were known before this session may not link up with it.
+            self._wanted[symbol_id(SIMULATOR, name)] = None
+        return market
+
+    async def _roll(self, runner: Runner, market: Simulator, near_ns: int) -> None:
+        """Make the past as fast as the machine allows; off-loop work answers after a fixed delay, so that the seed decides all."""
+        delayed = Delayed(runner.engine, self._works, self._delay_ns)
+        began_ns = market.now_ns
+        until = time.perf_counter() + SLICE_S
+        while (left_ns := self._clock.now_ns() - market.now_ns) > near_ns:
+            self._advance(runner, market, market.now_ns + min(ROLL_NS, left_ns), delayed)
+            if time.perf_counter() >= until:
+                runner.hand_over()
+                done = (market.now_ns - began_ns) / max(1, market.now_ns + left_ns - began_ns)
+                runner.starting(f"simulating the past: {done:.0%}")
+                await asyncio.sleep(0)
+                await runner.disk()
+                until = time.perf_counter() + SLICE_S
+        runner.hand_over()
+
+    def _advance(self, runner: Runner, market: Simulator, until_ns: int, delayed: Delayed | None = None) -> None:
+        """Step what the market sends up to ``until_ns``, then the REST answers that are due."""
+        engine = runner.engine
+        for ts_ns, payload in market.advance(until_ns):
+            if delayed is not None:
+                for answer in delayed.answers(ts_ns):
+                    delayed.note(self._see(runner.step(answer)))
+            records = runner.step(Frame(engine.seq + 1, max(ts_ns, engine.now_ns), SIMULATOR, "", payload))
+            if records and delayed is not None:
+                delayed.note(self._see(records))
+        wanted, self._wanted = self._wanted, {}
+        for symbol in wanted:
+            name = symbol.partition(":")[2]
+            if name in self._settings.symbols:
+                self._see(self._frame(runner, name, market.snapshot(name), until_ns))
+        if until_ns >= (self._candles_ms + MINUTE_MS) * NANOS_PER_MS + CANDLE_DELAY_NS:
+            for name in self._settings.symbols:
+                self._frame(runner, name, market.klines(name, self._candles_ms, self._candles_ms, 1), until_ns)
+            self._candles_ms += MINUTE_MS
+
+    def _see(self, records: list[Record]) -> list[Record]:
+        """Take note of the snapshots that are asked for while the past is made."""
+        for record in records:
+            if type(record) is WorkRequested and record.work == SNAPSHOT:
+                self._wanted[record.body.decode()] = None
+        return records
+
+    def _frame(self, runner: Runner, name: str, payload: bytes, ts_ns: int = 0) -> list[Record]:
+        engine = runner.engine
+        return runner.step(Frame(engine.seq + 1, max(ts_ns, engine.now_ns), SIMULATOR, name, payload))
+
+
+def _prices(runner: Runner, names: tuple[str, ...]) -> dict[str, float]:
+    """Return the last price that the engine knows of each symbol: of its book, else of its candles."""
+    prices = {}
+    for name in names:
+        symbol = symbol_id(SIMULATOR, name)
+        price = runner.engine.candles.last_close(symbol)
+        if symbol in runner.engine.microstructure.symbols():
+            reading = runner.microstructure(symbol)
+            price = reading.mid if reading is not None and reading.mid is not None else price
+        if price is not None:
+            prices[name] = price
+    return prices
