@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from os import _exit, environ
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import structlog
@@ -31,12 +31,14 @@ from alphapack.shell.clock import Clock, SetClock, SystemClock
 from alphapack.shell.committer import Committer
 from alphapack.shell.journal import FileJournal
 from alphapack.shell.ledger import SqliteLedger
-from alphapack.shell.live import LiveMarkets
-from alphapack.shell.mock import CaptureTape, MockExchange, MockSettings, Tape, TapeError
 from alphapack.shell.recovery import recover
 from alphapack.shell.runner import Runner
 from alphapack.shell.simulated import HISTORY_MINUTES, SimulatedMarket
+from alphapack.shell.simulated import warm as warm_simulator
 from alphapack.venues import binance, binance_api
+
+if TYPE_CHECKING:
+    from alphapack.shell.mock import MockSettings, Tape
 
 _T = TypeVar("_T")
 
@@ -143,7 +145,8 @@ class Source(msgspec.Struct, frozen=True):
     """Returns at the end of a market that has one."""
     clock: Clock | None = None
     """None: the market's own times are the engine's."""
-    health: Callable[[], object] = lambda: None
+    warm: Callable[[], None] = lambda: None
+    """Loads the kernels that this market alone needs, or compiles them."""
 
 
 def recorded(settings: Settings, capture_paths: list[Path], speed: float, venue: str | None = None) -> Source:
@@ -167,7 +170,7 @@ def simulated_at_once(settings: Settings, start_ns: int | None, seconds: float) 
     past_ns = round(seconds * NANOS_PER_S)
     clock = SetClock(start_ns + past_ns) if start_ns is not None else SetClock(SystemClock().now_ns())
     market = SimulatedMarket(settings.simulator, _live_core(settings), clock, WORKS, WORK_DELAY_NS, past_ns=past_ns, history_minutes=0)
-    return Source("", f"simulator, seed {settings.simulator.seed}", SIMULATOR, market.make, clock)
+    return Source("", f"simulator, seed {settings.simulator.seed}", SIMULATOR, market.make, clock, warm_simulator)
 
 
 def simulated(settings: Settings, *, past: bool = True) -> Source:
@@ -176,11 +179,13 @@ def simulated(settings: Settings, *, past: bool = True) -> Source:
     lengths = {} if past else {"past_ns": 0, "history_minutes": 0}
     market = SimulatedMarket(settings.simulator, _live_core(settings), clock, WORKS, WORK_DELAY_NS, **lengths)
     name = hashlib.blake2b(msgspec.msgpack.encode(settings.simulator), digest_size=8).hexdigest()
-    return Source(f"{SIMULATOR}-{name}", f"simulator, seed {settings.simulator.seed}", SIMULATOR, market.run, clock)
+    return Source(f"{SIMULATOR}-{name}", f"simulator, seed {settings.simulator.seed}", SIMULATOR, market.run, clock, warm_simulator)
 
 
 def live(settings: Settings, symbols: Sequence[str]) -> Source:
     """Return the venues of ``symbols``, full names, as a market."""
+    from alphapack.shell.live import LiveMarkets  # HTTP clients are for those who go to a venue.
+
     clock = SystemClock()
     core = msgspec.structs.replace(_live_core(settings), symbols=tuple(symbols))
     names: dict[str, list[str]] = {}
@@ -193,7 +198,7 @@ def live(settings: Settings, symbols: Sequence[str]) -> Source:
     followed: dict[FeedPlan, tuple[str, ...]] = {plans[venue]: tuple(named) for venue, named in names.items()}
     markets = LiveMarkets(followed, settings.live.feed, core, clock, WORKS, int(settings.live.history_days * 1_440))
     text = ", ".join(f"{venue} {' '.join(named)}" for venue, named in names.items())
-    return Source(f"live-{'+'.join(sorted(names))}", text, next(iter(names)), markets.run, clock, markets.health)
+    return Source(f"live-{'+'.join(sorted(names))}", text, next(iter(names)), markets.run, clock)
 
 
 def market(settings: Settings, names: tuple[tuple[str, str], ...], *, past: bool = True) -> Source:
@@ -239,7 +244,7 @@ async def _record(
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    await _make_kernels_ready()
+    await _make_kernels_ready(source.warm)
     runner = Runner(build(), source=source.text, clock=source.clock, config=lambda: dict(masked(settings)))
     try:
         await recorder.record(runner, source.follow, sink, seconds, stopping, tell)
@@ -255,6 +260,8 @@ def healths(engine: Engine) -> dict[str, SymbolHealth]:
 
 def mock(settings: Settings, venue: str, capture_paths: list[Path], options: Mapping[str, object]) -> int:
     """Play an exchange on this machine until a signal stops it; ``options`` are those of ``MockSettings``."""
+    from alphapack.shell.mock import CaptureTape, MockSettings, Tape, TapeError
+
     codecs = {codec.venue: codec for codec in binance.codecs()}
     if not venue.startswith("binance-") or venue not in codecs:
         known = ", ".join(name for name in codecs if name != SIMULATOR)
@@ -272,7 +279,9 @@ def mock(settings: Settings, venue: str, capture_paths: list[Path], options: Map
     return _run(_mock(tape, played, venue))
 
 
-async def _mock(tape: Tape, played: MockSettings, venue: str) -> int:
+async def _mock(tape: "Tape", played: "MockSettings", venue: str) -> int:
+    from alphapack.shell.mock import MockExchange
+
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -338,7 +347,7 @@ async def _serve(settings: Settings, source: Source, folder: folders.EngineFolde
     http = asyncio.create_task(listener.serve(server.create_app(runner, api)))
     told = asyncio.create_task(stopping.wait())
     with ExitStack() as stack:
-        start = asyncio.create_task(_start(stack, settings, folder, runner))
+        start = asyncio.create_task(_start(stack, settings, source, folder, runner))
         await asyncio.wait({told, http, start}, return_when=asyncio.FIRST_COMPLETED)
         if told.done() and not start.done():
             _log.info("stopped while starting")
@@ -365,21 +374,22 @@ async def _serve(settings: Settings, source: Source, folder: folders.EngineFolde
         return 0 if whole else 1
 
 
-async def _start(stack: ExitStack, settings: Settings, folder: folders.EngineFolder, runner: Runner) -> Committer:
+async def _start(stack: ExitStack, settings: Settings, source: Source, folder: folders.EngineFolder, runner: Runner) -> Committer:
     """Do what ready needs on a thread, so that health is answered meanwhile."""
     runner.starting("compiling kernels (about fifteen seconds once, then from the cache)")
-    await _make_kernels_ready()
+    await _make_kernels_ready(source.warm)
     runner.starting("recovering the state on disk")
     return await asyncio.to_thread(_open_storage, stack, settings, folder, runner)
 
 
-async def _make_kernels_ready() -> None:
-    """Load the kernels; where they must be compiled, half of them in a process of their own, into the same cache."""
+async def _make_kernels_ready(warm: Callable[[], None]) -> None:
+    """Load the kernels, and by ``warm`` the source's own; where they must be compiled, half of them in a process of their own."""
     child = None
     if jit.CACHE is not None and not jit.is_cached("frames.frame"):
         child = await asyncio.create_subprocess_exec(sys.executable, "-c", "from alphapack.models import book; book.warm_frame()")
     try:
         await asyncio.to_thread(book.warm_general)
+        await asyncio.to_thread(warm)
         if child is not None:
             await child.wait()
     finally:

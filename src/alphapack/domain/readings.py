@@ -2,6 +2,8 @@
 
 import msgspec
 
+from alphapack.domain.feeds import FeedHealth
+
 
 class Depth(msgspec.Struct, frozen=True):
     """Size of the best five levels a side, in base units, and its value in quote units."""
@@ -133,3 +135,5 @@ class Health(msgspec.Struct, frozen=True):
     loop_lag_ms: float
     symbols: dict[str, SymbolHealth]
     ledger: LedgerHealth
+    feeds: list[FeedHealth]
+    """Of a live market, how each of its feeds stands; of any other, none."""

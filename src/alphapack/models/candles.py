@@ -17,8 +17,13 @@ class CandleSeries:
 
     def __init__(self, rows_max: int) -> None:
         self._rows_max = rows_max
-        self.rows: Float64Array2D = np.empty((0, 1 + len(COLUMNS)))
+        self._held: Float64Array2D = np.empty((0, 1 + len(COLUMNS)))
+        self._n = 0
+
+    @property
+    def rows(self) -> Float64Array2D:
         """All that is kept, oldest first, shape ``(n, 6)``."""
+        return self._held[max(0, self._n - self._rows_max) : self._n]
 
     def merge(self, rows: Float64Array2D) -> None:
         """Take candles in, of any time and in any order; one of a minute that is known replaces it.
@@ -26,13 +31,26 @@ class CandleSeries:
         Raises ``ValueError`` for one that is no candle, and then takes none of them.
         """
         check(rows)
-        if len(self.rows) and len(rows) and rows[0, 0] > self.rows[-1, 0] and np.all(np.diff(rows[:, 0]) > 0):
-            self.rows = np.concatenate((self.rows, rows))[-self._rows_max :]
+        if len(rows) == 0:
+            return
+        if (self._n == 0 or rows[0, 0] > self._held[self._n - 1, 0]) and np.all(np.diff(rows[:, 0]) > 0):
+            self._append(rows)
             return
         both = np.concatenate((self.rows, rows))
         both = both[np.argsort(both[:, 0], kind="stable")]
         last = np.append(both[1:, 0] != both[:-1, 0], True)  # Of equal times the one that came last.
-        self.rows = both[last][-self._rows_max :]
+        self._held = both[last]
+        self._n = len(self._held)
+
+    def _append(self, rows: Float64Array2D) -> None:
+        """Take in rows after all that is kept; room grows by doubling, so that pages of the past cost what they hold."""
+        if self._n + len(rows) > len(self._held):
+            kept = self.rows
+            self._held = np.empty((2 * (len(kept) + len(rows)), 1 + len(COLUMNS)))
+            self._held[: len(kept)] = kept
+            self._n = len(kept)
+        self._held[self._n : self._n + len(rows)] = rows
+        self._n += len(rows)
 
     def columns(self, from_ms: int, limit: int) -> dict[str, list[int] | list[float | None]]:
         """Return the first ``limit`` candles at or after ``from_ms``, oldest first, by column."""

@@ -81,4 +81,4 @@ class CandleStore:
         self._series = {}
         for symbol, rows in saved.series.items():
             self._series[symbol] = CandleSeries(ROWS_MAX)
-            self._series[symbol].rows = np.frombuffer(rows).reshape(-1, 1 + len(COLUMNS)).copy()
+            self._series[symbol].merge(np.frombuffer(rows).reshape(-1, 1 + len(COLUMNS)))

@@ -54,7 +54,7 @@ class LiveMarkets:
             receive = partial(runner.receive, plan.venue)
             feed = Feed(plan, names, receive, clock=self._monotonic, chance=self._chance, settings=self._settings)
             self._feeds[plan.venue] = feed, names
-        runner.executor, runner.went_stale = self, self.stale
+        runner.executor, runner.went_stale, runner.feeds = self, self.stale, self.health
         try:
             for request_id, asked in runner.engine.outstanding.items():
                 self.start(WorkRequested(request_id, asked.work, asked.body))
@@ -68,7 +68,7 @@ class LiveMarkets:
         except BaseExceptionGroup as errors:
             raise _first(errors) from None
         finally:
-            runner.executor = runner.went_stale = None
+            runner.executor, runner.went_stale, runner.feeds = None, None, list
             self._worker.close()
 
     def start(self, request: WorkRequested) -> None:

@@ -18,6 +18,7 @@ import structlog
 import alphapack
 from alphapack.domain import readings
 from alphapack.domain.events import BookStateChanged, FrameRejected, IntakeOverloaded, Record, SessionStarted, WorkFailed, WorkRequested
+from alphapack.domain.feeds import FeedHealth
 from alphapack.domain.inputs import AnyInput, Configure, Conflated, CoreSettings, Frame, Heartbeat, Result, SessionStart, Shed
 from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, BookState
 from alphapack.engine.engine import Engine
@@ -70,6 +71,8 @@ class Runner:
         self.source = source
         self.committer: Committer | None = None
         self.executor: Executor | None = None
+        self.feeds: Callable[[], list[FeedHealth]] = list
+        """How the feeds of a live market stand."""
         self.tap: Callable[[AnyInput], None] | None = None
         """Told of each input that was stepped."""
         self.went_stale: Callable[[str], None] | None = None
@@ -424,6 +427,7 @@ class Runner:
                 backlog=committer.backlog if committer is not None else 0,
                 detail=committer.detail if committer is not None else "not opened yet",
             ),
+            feeds=self.feeds(),
         )
 
     def _status(self, symbols: dict[str, readings.SymbolHealth]) -> tuple[str, str | None]:
@@ -495,8 +499,10 @@ class Runner:
             "intake_frames": self.intake.frames,
             "symbols": len(health.symbols),
         }
-        for name in ("gaps", "crossed", "resyncs", "duplicates", "rejected"):
+        for name in ("gaps", "crossed", "resyncs", "duplicates", "rejected", "trades_missed"):
             values[f"{name}_total"] = sum(getattr(one, name) for one in health.symbols.values())
+        for name in ("frames", "attempts", "reconnects", "resubscribes", "snapshots"):
+            values[f"feed_{name}_total"] = sum(getattr(one, name) for one in health.feeds)
         for state in BookState:
             values[f"books_{state.name.lower()}"] = sum(one.state == state.name for one in health.symbols.values())
         return {name: float(value) for name, value in values.items()}

@@ -172,6 +172,14 @@ class SimulatedMarket:
         return runner.step(Frame(engine.seq + 1, max(ts_ns, engine.now_ns), SIMULATOR, name, payload))
 
 
+def warm() -> None:
+    """Load every kernel of the simulator, or compile it."""
+    market = Simulator(SimulatorSettings(symbols=("BTCUSDT",)), FLOW_NS, history_minutes=1)
+    market.advance(FLOW_NS + MINUTE_NS)
+    market.snapshot("BTCUSDT")
+    market.klines("BTCUSDT", 0, FLOW_NS // NANOS_PER_MS, 1)
+
+
 def _prices(runner: Runner, names: tuple[str, ...]) -> dict[str, float]:
     """Return the last price that the engine knows of each symbol: of its book, else of its candles."""
     prices = {}
