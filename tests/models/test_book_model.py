@@ -775,3 +775,19 @@ def test_an_inverse_book_that_goes_live_empty_learns_its_units_from_the_first_pr
     found = dict(zip(FEATURES, book.features(START_NS + 60 * SECOND).tolist(), strict=True))
     assert int(book.marks[m.BASE_UNITS]) == 10**11
     assert (found["ti"], found["ofi_1"]) == (1.0, pytest.approx(0.5 - 10 * 5 / 100.1))
+
+
+def test_the_first_ticker_of_all_is_held_in_the_step_that_its_ask_needs() -> None:
+    book = FeatureBook(None, None, None, None)
+    book.hold_ticker(7, b'"150.00"', b'"2.0"', b'"150.02"', b'"0.5"')
+    book.snapshot(b'[["150.00","2.0"]]', b'[["150.02","0.5"]]')
+    book.last_update = 7
+    assert book.compare() is None
+    assert book.ticker_checked == 1
+
+
+def test_a_ticker_that_cannot_be_read_refines_nothing() -> None:
+    book = FeatureBook(None, None, None, None)
+    with pytest.raises(FrameError):
+        book.hold_ticker(7, b'"150.00"', b'"2.0"', b'"150.0x"', b'"0.5"')
+    assert book.tick is None and book.lot is None

@@ -1,6 +1,6 @@
 """One symbol's order book with the rolling features that follow from it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from fractions import Fraction
 
@@ -487,6 +487,7 @@ class FeatureBook:
 
     def hold_ticker(self, update: int, bid: bytes, bid_quantity: bytes, ask: bytes, ask_quantity: bytes) -> None:
         """Keep the venue's own top of book of an update until ``compare``. A ``FrameError`` changes nothing."""
+        self.refine_for((bid, ask), (bid_quantity, ask_quantity))  # All at once: a step that one makes finer is the others' too.
         stated = self.ticks(bid), self.lots(bid_quantity), self.ticks(ask), self.lots(ask_quantity)
         row = flow.put_ticker(update, self.marks)
         self.marks[row + 1 : row + m.TICKERS_WIDTH] = stated[0], stated[1], -stated[2], stated[3]
@@ -538,6 +539,18 @@ class FeatureBook:
         tick, lot = self.tick or Step(1, 0), self.lot or Step(1, 0)
         pairs = self._pairs(book.BID if which == "bids" else book.ASK, depth)
         return [(tick.number(abs(key)), lot.number(lots)) for key, lots in pairs.T.tolist()]
+
+    def refine_for(self, prices: Iterable[bytes], quantities: Iterable[bytes]) -> None:
+        """Make tick and lot fine enough for quoted numbers, where they are not."""
+        marks = self.marks
+        tick, lot = marks[m.TICK_UNITS : m.TICK_UNITS + 2].tolist(), marks[m.LOT_UNITS : m.LOT_UNITS + 2].tolist()
+        known = self.tick is not None and self.lot is not None
+        if not known or any(
+            wire.multiple(text + b"}", 0, len(text) + 1, *step)[0] < 0
+            for texts, step in ((prices, tick), (quantities, lot))
+            for text in texts
+        ):
+            self.refine([steps.single(text) for text in prices], [steps.single(text) for text in quantities])
 
     def ticks(self, price: bytes) -> int:
         """Return a quoted price in ticks, making the tick finer where it must be."""
