@@ -315,15 +315,15 @@ def convert(
         raise UsageError(f"expected a folder to write to, found none at {output.parent}")
     from alphapack.shell.captures import Line, Recording, open_inputs
     from alphapack.shell.convert import convert as write
-    from alphapack.shell.convert import lines_of
+    from alphapack.shell.convert import lines_of, named
     from alphapack.shell.importers import Foreign, open_foreign
 
     def report(complaint: object) -> None:
         _warn(str(complaint))
 
     keep = {name.upper() for name in _separate(symbols)}
-    named = next(iter(keep)).rpartition(":")[2] if len(keep) == 1 else None
-    source: Foreign | Recording | None = open_foreign(list(paths), settings.capture.venue, named, report)
+    alone = next(iter(keep)).rpartition(":")[2] if len(keep) == 1 else None
+    source: Foreign | Recording | None = open_foreign(list(paths), settings.capture.venue, alone, report)
     if isinstance(source, Foreign):
         every: Iterator[Line] = iter(source)
     else:
@@ -333,13 +333,11 @@ def convert(
         lines = (
             line
             for line in _counting(every, lambda: advance(source.bytes_read, source.bytes_total))
-            if not keep or line.symbol.upper() in keep or f"{line.venue}:{line.symbol}".upper() in keep
+            if not keep or (name := named(line).upper()) in keep or not name or f"{line.venue}:{name}".upper() in keep
         )
         rows = write(lines, output)
     if not rows:
-        return _fail(
-            FAILED, "no message was written: --symbols looks at the symbols that file names state" if keep else "no message was found"
-        )
+        return _fail(FAILED, "no message was written: none is of the symbols to keep" if keep else "no message was found")
     print(f"{rows} messages in {output}, {output.stat().st_size} bytes")
     if source.complaints:
         _warn(f"{source.complaints} complaints about the input")

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 BATCH_ROWS = 65_536
 BATCH_BYTES = 32_000_000
 CAPTURE_SUFFIXES = (".raw", ".raw.gz", ".raw.zst")
+NAME_WITHIN = 256
+"""Bytes within which the frames of every stream name their symbol."""
+_NAME = re.compile(rb'"s":"([^"]{1,40})"')
 _GZIP_LEVEL = 6
 _ZSTD_LEVEL = 10
 
@@ -35,6 +39,12 @@ def lines_of(inputs: Iterable[AnyInput]) -> Iterator[Line]:
     for entry in inputs:
         if isinstance(entry, Frame):
             yield Line(entry.ts_ns, entry.venue, entry.symbol, entry.payload, 0, entry.seq)
+
+
+def named(line: Line) -> str:
+    """Return the venue's name of the symbol that a message is about: its own word, else its file's; empty where neither says."""
+    found = _NAME.search(line.payload, 0, NAME_WITHIN)
+    return found[1].decode(errors="replace") if found is not None else line.symbol
 
 
 def convert(lines: Iterable[Line], out: Path) -> int:
@@ -76,8 +86,9 @@ def to_capture(lines: Iterable[Line], out: Path) -> int:
     rows = 0
     with whole(out) as partial, compressing(partial, out.suffix) as stream:
         for line in lines:
-            if (line.venue, line.symbol) != stated:
-                found = f"{line.venue}_{line.symbol}".rstrip("_")
+            symbol = named(line)
+            if line.venue != stated[0] or symbol not in ("", stated[1]):
+                found = f"{line.venue}_{symbol}".rstrip("_")
                 raise ConversionError(
                     f"expected messages of {'_'.join(stated).rstrip('_')}, as {out.name!r} says, found one of {found}: "
                     f"name the output {found}_DATE.raw.gz, keep one of several symbols by --symbols, or convert to Parquet"
