@@ -383,10 +383,7 @@ def test_a_connection_that_ends_is_followed_by_another(how: str) -> None:
             assert socket.ws._req is not None and socket.ws._req.transport is not None
             socket.ws._req.transport.abort()
         await happens(lambda: one.feed.health().reconnects == 1)
-        if how == "close":
-            assert one.feed.health().reason == "closed by the venue with code 1001"
-        else:
-            assert one.feed.health().reason.startswith(("socket failed: ", "ended without a close frame"))
+        assert one.feed.health().reason == ("closed by the venue with code 1001" if how == "close" else "ended without a close frame")
         await one.flows(*DEPTH.values())
         assert len(here.open("/market/stream")) == 1 and here.tried == 3, "the other connection is left alone"
 
@@ -704,6 +701,22 @@ def test_the_old_connection_stays_while_no_new_one_can_be_had() -> None:
         assert _overlaps(here.log, 0, 1)
         numbers = one.numbers(DEPTH[BTC])
         assert sorted(set(numbers)) == list(range(numbers[0], max(numbers) + 1))
+
+    play(test)
+
+
+def test_a_new_connection_that_never_delivers_is_given_up_for_the_next_and_the_old_one_stays_meanwhile() -> None:
+    async def test(here: Venue, follow: Callable[..., Followed]) -> None:
+        one = follow("spot", [BTC])
+        await one.flows(DEPTH[BTC])
+        here.dead = True
+        for older in (0, 1):
+            await here.sockets[older].ws.send_json({"e": "serverShutdown", "E": 1})
+            await happens(lambda: len(here.messages("SUBSCRIBE")) == older + 2)  # noqa: B023 - Waited for here.
+        await happens(lambda: [socket.number for socket in here.open()] == [0, 2])
+        here.dead = False
+        await happens(lambda: [socket.number for socket in here.open()] == [2])
+        await one.flows(DEPTH[BTC])
 
     play(test)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import uvloop
 
 from alphapack.domain.events import DepthDiff, DepthSnapshot
 from alphapack.domain.market import Verdict
@@ -16,7 +17,8 @@ from alphapack.models.simulator import Simulator
 from alphapack.shell import mock
 from alphapack.shell.captures import Capture, Line
 from alphapack.shell.faults import TapeFrame, combined, data_of, stream_of
-from alphapack.shell.mock import CaptureTape, Limits, Market, MockExchange, MockSettings, TapeError, Weights, aggregate, key_of, ws_frame
+from alphapack.shell.mock import Limits, MockExchange, MockSettings, Weights, aggregate, key_of, ws_frame
+from alphapack.shell.tapes import CaptureTape, Market, TapeError
 from alphapack.venues.binance import BinanceCodec
 from rig import MS, PATIENCE_S, START_NS, FakeMarket, S
 
@@ -112,7 +114,11 @@ async def ended(ws: aiohttp.ClientWebSocketResponse) -> int | None:
 
 
 def exchange(
-    test: Callable[[Client], Coroutine[Any, Any, None]], tape: Any = None, clock: Callable[[], float] | None = None, **options: Any
+    test: Callable[[Client], Coroutine[Any, Any, None]],
+    tape: Any = None,
+    clock: Callable[[], float] | None = None,
+    on: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run,
+    **options: Any,
 ) -> None:
     """Run a test against an exchange, and see that nothing of it is left."""
 
@@ -127,7 +133,7 @@ def exchange(
             await test(Client(one, session))
         assert asyncio.all_tasks() == before
 
-    asyncio.run(main())
+    on(main())
 
 
 async def until(what: Callable[[], bool]) -> None:
@@ -150,6 +156,15 @@ def test_a_combined_connection_is_sent_what_the_tape_says() -> None:
         assert await heard(ws, len(expected)) == expected
 
     exchange(test)
+
+
+def test_it_serves_on_uvloop_too() -> None:
+    async def test(client: Client) -> None:
+        ws = await client.open("/public/stream?streams=btcusdt@depth@100ms")
+        client.exchange.release(START_NS + 10 * MS)
+        assert len(await heard(ws, 1)) == 1
+
+    exchange(test, on=uvloop.run)
 
 
 def test_a_raw_connection_is_sent_the_data_alone() -> None:
