@@ -31,8 +31,8 @@ def blocks(path: Path, language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The session that the README has newcomers paste."""
-    found = re.search(r"cat > (\S+) <<'END'\n(.*?)^END$", README.read_text(), re.S | re.M)
+    """The session that the documents work out by hand."""
+    found = re.search(r"cat > (\S+) <<'END'\n(.*?)^END$", (PROJECT / "docs" / "MICROSTRUCTURE.md").read_text(), re.S | re.M)
     assert found is not None
     path = tmp_path_factory.mktemp("readme") / found[1]
     path.write_text(found[2])
@@ -70,11 +70,22 @@ def test_the_session_to_paste_goes_live(capture: Path) -> None:
     assert (replay.gaps, replay.crossed, replay.complaints) == (0, 0, [])
 
 
-def test_the_python_of_the_readme_runs(capture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.chdir(capture.parent)
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the README records of the simulator."""
+    folder = tmp_path_factory.mktemp("simulated")
+    (command,) = re.findall(r"^\.venv/bin/alphapack (record .*)$", README.read_text(), re.M)
+    *arguments, output = command.split()
+    assert cli.main([*arguments, str(folder / output)]) == 0
+    return folder / output
+
+
+def test_the_python_of_the_readme_runs(simulated: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(simulated.parent)
     (snippet,) = blocks(README, "python")
     exec(snippet, {})
-    assert "1 60001.0 0.75" in capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[1].startswith(f"{int(BookState.LIVE)} ") and printed[2].startswith("['sim:BTCUSDT'] 0 0 ")
 
 
 def test_the_answers_in_the_documents_are_the_answers(engine: Engine) -> None:
@@ -91,7 +102,7 @@ def test_the_answers_in_the_documents_are_the_answers(engine: Engine) -> None:
     for request, example in examples:
         assert alike(answers[request], json.loads(example)), request
     (example,) = blocks(README, "json")
-    assert alike(features, json.loads(example))
+    assert list(json.loads(example)) == list(features), "the market moves, its features have names"
 
 
 def tree(text: str) -> Iterator[str]:
@@ -177,11 +188,22 @@ def test_every_feature_and_every_route_is_documented() -> None:
     assert stated == served
 
 
-def test_the_replay_in_the_readme_is_what_a_replay_prints(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (shown,) = [block for block in blocks(README, "text") if "alphapack replay" in block]
-    name = re.search(r"replay (\S+)", shown)
-    assert name is not None
-    assert cli.main(["replay", str(data / "captures" / name[1])]) == 0
-    printed = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    stated = [" ".join(line.split()) for line in shown.splitlines()[1:] if not line.startswith("span ")]
-    assert [line for line in printed if not line.startswith("span ")] == stated
+def shown_replay(name: str) -> list[str]:
+    """The lines that the README shows of a replay, but those that tell how long it took."""
+    (shown,) = [block for block in blocks(README, "text") if f"alphapack replay {name}" in block]
+    return [" ".join(line.split()) for line in shown.splitlines()[1:] if not line.startswith("span ")]
+
+
+def printed_replay(path: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    capsys.readouterr()
+    assert cli.main(["replay", str(path)]) == 0
+    return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines() if not line.startswith("span ")]
+
+
+def test_the_replay_of_a_recording_in_the_readme_is_what_a_replay_prints(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "binance-usdm_BTCUSDT_20240808T2354.raw.gz"
+    assert printed_replay(data / "captures" / name, capsys) == shown_replay(name)
+
+
+def test_the_replay_of_the_simulator_in_the_readme_is_what_a_replay_prints(simulated: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed_replay(simulated, capsys) == shown_replay(simulated.name)

@@ -38,7 +38,8 @@ from alphapack.shell.simulated import warm as warm_simulator
 from alphapack.venues import binance, binance_api
 
 if TYPE_CHECKING:
-    from alphapack.shell.mock import MockSettings, Tape
+    from alphapack.shell.mock import MockSettings
+    from alphapack.shell.tapes import Tape
 
 _T = TypeVar("_T")
 
@@ -260,7 +261,8 @@ def healths(engine: Engine) -> dict[str, SymbolHealth]:
 
 def mock(settings: Settings, venue: str, capture_paths: list[Path], options: Mapping[str, object]) -> int:
     """Play an exchange on this machine until a signal stops it; ``options`` are those of ``MockSettings``."""
-    from alphapack.shell.mock import CaptureTape, MockSettings, Tape, TapeError
+    from alphapack.shell.mock import MockSettings
+    from alphapack.shell.tapes import CaptureTape, Tape, TapeError
 
     codecs = {codec.venue: codec for codec in binance.codecs()}
     if not venue.startswith("binance-") or venue not in codecs:

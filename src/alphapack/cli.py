@@ -471,9 +471,9 @@ def _code_of(error: Exception) -> int | None:
     from alphapack.shell.folders import AlreadyRunning, FolderError
     from alphapack.shell.journal import JournalError, JournalLocked
     from alphapack.shell.ledger import LedgerError
-    from alphapack.shell.mock import TapeError
     from alphapack.shell.recovery import RecoveryError
     from alphapack.shell.rest import RestError
+    from alphapack.shell.tapes import TapeError
 
     usage = (
         *(CaptureError, ConversionError, FolderError, AlreadyRunning, JournalLocked, RefusedBind, CannotListen),

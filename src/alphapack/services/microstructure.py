@@ -465,9 +465,6 @@ class Microstructure:
             return
         if known >= 0 and trade.last_id > known + book.TRADE_ID_JUMP_MAX:
             raise FrameError(f"expected a trade id near {known}, found {trade.last_id}")
-        if known >= 0 and trade.first_id > known + 1:
-            market.facts.trades_missed += trade.first_id - known - 1
-            self._ctx.emit(TradesMissed(market.facts.symbol, known + 1, trade.first_id - 1))
         if not trade.aggregate:
             market.book.plain_trades = True
         if trade.last_id <= known:
@@ -475,6 +472,9 @@ class Microstructure:
             return
         if market.facts.state is BookState.LIVE:
             market.book.trade(self._ctx.now_ns, trade.price, trade.quantity, buyer_is_taker=trade.buyer_is_taker)
+        if known >= 0 and trade.first_id > known + 1:  # Told once: one that cannot be read leaves its id among those that are missed.
+            market.facts.trades_missed += trade.first_id - known - 1
+            self._ctx.emit(TradesMissed(market.facts.symbol, known + 1, trade.first_id - 1))
         market.book.trade_id = trade.last_id
 
     # States

@@ -205,6 +205,8 @@ class BinanceCodec:
         if k is None:
             raise FrameError("expected k in a kline, found none")
         name = self._symbol(wire.name)
+        for time in (k.open_ms, k.close_ms):
+            nanos(time)
         return Candle(name, nanos(wire.event), k.open_ms, k.close_ms, k.interval, k.o, k.h, k.l, k.c, k.v, k.closed)
 
     _readers = {"depthUpdate": _depth, "trade": _trade, "aggTrade": _trade, "bookTicker": _ticker, "kline": _kline}  # noqa: RUF012
