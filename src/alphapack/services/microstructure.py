@@ -135,6 +135,8 @@ class Microstructure:
         """Of each venue, by the name in its frames."""
         self._fits: dict[int, tuple[str, str]] = {}
         """Fits that are awaited: symbol and tick of the counts, by request."""
+        self._look_ns = 0
+        """Before it no book can have been silent for long enough: a book that goes LIVE later has just had a message."""
         self._stated: dict[str, InstrumentSettings] = {}
         """What the user says of instruments."""
         self._listed: dict[str, InstrumentSettings] = {}
@@ -153,6 +155,7 @@ class Microstructure:
 
     def on_configure(self, settings: CoreSettings) -> None:
         """Take the settings of the core. What is known of books stays; what is stated of instruments is for those met from now on."""
+        self._look_ns = 0
         self._wanted = frozenset(settings.symbols)
         self._stated = {one.symbol: one for one in settings.instruments}
         for market in self._markets.values():
@@ -184,10 +187,15 @@ class Microstructure:
         now = self._ctx.now_ns
         silence_ns = self._ctx.settings.stale_after_ms * NANOS_PER_MS
         sample = now % HISTORY_NS == 0
+        if now < self._look_ns and not sample:
+            return
+        self._look_ns = now + silence_ns
         for market in self._markets.values():
             facts, depth_ns = market.facts, market.book.depth_ns
             if facts.state is BookState.LIVE and depth_ns is not None and now - depth_ns >= silence_ns:
                 self._freeze(market, f"no depth message for {(now - depth_ns) // NANOS_PER_MS} ms")
+            elif facts.state is BookState.LIVE and depth_ns is not None:
+                self._look_ns = min(self._look_ns, depth_ns + silence_ns)
             if sample and facts.state is BookState.LIVE:
                 market.history.note(now // NANOS_PER_MS, self.features(market)[_HISTORY_COLUMNS])
             if now % FIT_NS == 0:

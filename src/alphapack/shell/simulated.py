@@ -8,11 +8,13 @@ of candles behind what is served, and a restart goes on.
 import asyncio
 import time
 from collections.abc import Mapping
+from typing import Any
 
+import msgspec
 import structlog
 
 from alphapack.domain.events import Record, WorkRequested
-from alphapack.domain.inputs import CoreSettings, Frame
+from alphapack.domain.inputs import CoreSettings, Frame, InstrumentSettings
 from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, SIMULATOR, symbol_id
 from alphapack.domain.simulation import SimulatorSettings
 from alphapack.models.candles import MINUTE_MS
@@ -113,7 +115,7 @@ class SimulatedMarket:
         known_ms = min((one for one in last if one is not None), default=0) if None not in last else 0
         history = min(self._history_minutes, max(0, (start_ms - known_ms) // MINUTE_MS - 1))
         market = Simulator(self._settings, start_ns, history_minutes=history, prices=_prices(runner, names))
-        runner.begin(self._core, SIMULATOR, start_ns)
+        runner.begin(self._settled(runner, market, start_ms), SIMULATOR, start_ns)
         self._wanted.clear()
         self._frame(runner, "", market.exchange_info())
         for name in names:
@@ -123,6 +125,22 @@ class SimulatedMarket:
         for name in names:  # Books that were known before this session may not link up with it.
             self._wanted[symbol_id(SIMULATOR, name)] = None
         return market
+
+    def _settled(self, runner: Runner, market: Simulator, start_ms: int) -> CoreSettings:
+        """Return the core's settings with a size of VPIN's buckets for each symbol that has none.
+
+        A fiftieth of a day's volume would leave VPIN unknown for a day. Half of a minute's mean volume over the day before the
+        first session fills fifty buckets within the hour that is made.
+        """
+        stated = {one.symbol: one for one in self._core.instruments}
+        before = {one.symbol: one for one in runner.engine.settings.instruments}
+        for name in self._settings.symbols if self._history_minutes else ():
+            symbol = symbol_id(SIMULATOR, name)
+            one = stated.get(symbol, InstrumentSettings(symbol))
+            if one.vpin_bucket is None:
+                bucket = before[symbol].vpin_bucket if symbol in before else _half_minute(market, name, start_ms)
+                stated[symbol] = msgspec.structs.replace(one, vpin_bucket=bucket)
+        return msgspec.structs.replace(self._core, instruments=tuple(stated.values()))
 
     async def _roll(self, runner: Runner, market: Simulator, near_ns: int) -> None:
         """Make the past as fast as the machine allows; off-loop work answers after a fixed delay, so that the seed decides all."""
@@ -178,6 +196,13 @@ def warm() -> None:
     market.advance(FLOW_NS + MINUTE_NS)
     market.snapshot("BTCUSDT")
     market.klines("BTCUSDT", 0, FLOW_NS // NANOS_PER_MS, 1)
+
+
+def _half_minute(market: Simulator, name: str, start_ms: int) -> float | None:
+    """Return half of the mean volume of a minute in the day before, in two digits; None where there was none."""
+    day = msgspec.json.decode(market.klines(name, start_ms - 1_440 * MINUTE_MS, start_ms - 1, 1_440), type=list[tuple[Any, ...]])
+    volume = sum(float(candle[5]) for candle in day)
+    return float(f"{volume / len(day) / 2:.2g}") if volume else None
 
 
 def _prices(runner: Runner, names: tuple[str, ...]) -> dict[str, float]:
