@@ -22,8 +22,7 @@ from alphapack.domain.inputs import AnyInput, CoreSettings, Frame
 from alphapack.domain.market import NANOS_PER_S, SIMULATOR, name_of, symbol_id, venue_of
 from alphapack.domain.readings import SymbolHealth
 from alphapack.engine.engine import Engine
-from alphapack.models import book, microprice
-from alphapack.models.simulator import Simulator
+from alphapack.models import book, microprice, simulator
 from alphapack.services.microstructure import MICROPRICE
 from alphapack.shell import captures, folders, offloop, recorder
 from alphapack.shell.checkpoints import FileCheckpoints
@@ -34,7 +33,6 @@ from alphapack.shell.ledger import SqliteLedger
 from alphapack.shell.recovery import recover
 from alphapack.shell.runner import Runner
 from alphapack.shell.simulated import HISTORY_MINUTES, SimulatedMarket
-from alphapack.shell.simulated import warm as warm_simulator
 from alphapack.venues import binance, binance_api
 
 if TYPE_CHECKING:
@@ -171,7 +169,7 @@ def simulated_at_once(settings: Settings, start_ns: int | None, seconds: float) 
     past_ns = round(seconds * NANOS_PER_S)
     clock = SetClock(start_ns + past_ns) if start_ns is not None else SetClock(SystemClock().now_ns())
     market = SimulatedMarket(settings.simulator, _live_core(settings), clock, WORKS, WORK_DELAY_NS, past_ns=past_ns, history_minutes=0)
-    return Source("", f"simulator, seed {settings.simulator.seed}", SIMULATOR, market.make, clock, warm_simulator)
+    return Source("", f"simulator, seed {settings.simulator.seed}", SIMULATOR, market.make, market, simulator.warm)
 
 
 def simulated(settings: Settings, *, past: bool = True) -> Source:
@@ -180,7 +178,7 @@ def simulated(settings: Settings, *, past: bool = True) -> Source:
     lengths = {} if past else {"past_ns": 0, "history_minutes": 0}
     market = SimulatedMarket(settings.simulator, _live_core(settings), clock, WORKS, WORK_DELAY_NS, **lengths)
     name = hashlib.blake2b(msgspec.msgpack.encode(settings.simulator), digest_size=8).hexdigest()
-    return Source(f"{SIMULATOR}-{name}", f"simulator, seed {settings.simulator.seed}", SIMULATOR, market.run, clock, warm_simulator)
+    return Source(f"{SIMULATOR}-{name}", f"simulator, seed {settings.simulator.seed}", SIMULATOR, market.run, market, simulator.warm)
 
 
 def live(settings: Settings, symbols: Sequence[str]) -> Source:
@@ -277,7 +275,7 @@ def mock(settings: Settings, venue: str, capture_paths: list[Path], options: Map
         found = captures.Capture(capture_paths, venue=venue, report=lambda one: _log.warning("capture", detail=str(one)), venues=venues())
         tape: Tape = CaptureTape(found, codecs[venue], kind)
     else:
-        tape = Simulator(settings.simulator, SystemClock().now_ns(), market=kind, history_minutes=HISTORY_MINUTES)
+        tape = simulator.Simulator(settings.simulator, SystemClock().now_ns(), market=kind, history_minutes=HISTORY_MINUTES)
     return _run(_mock(tape, played, venue))
 
 

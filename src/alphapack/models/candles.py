@@ -72,5 +72,5 @@ def check(rows: Float64Array2D) -> None:
         good &= (low <= np.minimum(opened, closed)) & (high >= np.maximum(opened, closed))
     if not good.all():
         at = int(np.argmin(good))
-        found = ", ".join(f"{name} {value:g}" for name, value in zip(("ts_ms", *COLUMNS), rows[at].tolist(), strict=True))
+        found = ", ".join(f"{name} {value:.15g}" for name, value in zip(("ts_ms", *COLUMNS), rows[at].tolist(), strict=True))
         raise ValueError(f"expected candles of whole minutes with 0 < low <= open, close <= high and volume >= 0, found {found}")

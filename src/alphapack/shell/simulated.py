@@ -15,7 +15,7 @@ import structlog
 
 from alphapack.domain.events import Record, WorkRequested
 from alphapack.domain.inputs import CoreSettings, Frame, InstrumentSettings
-from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, SIMULATOR, symbol_id
+from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, SIMULATOR, name_of, symbol_id, venue_of
 from alphapack.domain.simulation import SimulatorSettings
 from alphapack.models.candles import MINUTE_MS
 from alphapack.models.simulator import Simulator
@@ -41,7 +41,7 @@ _log = structlog.get_logger("alphapack.simulated")
 
 
 class SimulatedMarket:
-    """Plays a simulator into a runner (source and port ``Executor``)."""
+    """Plays a simulator into a runner (source, port ``Executor``, and the ``Clock`` of that runner)."""
 
     def __init__(
         self,
@@ -63,7 +63,12 @@ class SimulatedMarket:
         self._past_ns, self._history_minutes = past_ns, history_minutes
         self._wanted: dict[str, None] = {}  # Symbols whose snapshot is asked for, in the order of asking.
         self._worker: Worker | None = None
+        self._market: Simulator | None = None
         self._candles_ms = 0
+
+    def now_ns(self) -> int:
+        """Return how far the market has come: what enters beside it while it catches up must not be stamped ahead of it."""
+        return self._market.now_ns if self._market is not None else self._clock.now_ns()
 
     async def run(self, runner: Runner) -> None:
         """Follow the market until cancelled."""
@@ -106,15 +111,15 @@ class SimulatedMarket:
     def _open(self, runner: Runner) -> Simulator:
         """Begin a session: what is traded, and the candles between what is known and the flow."""
         engine, names = runner.engine, self._settings.symbols
-        now_ns = self._clock.now_ns()
-        start_ns = max(engine.now_ns, now_ns - self._past_ns)
-        if self._history_minutes and start_ns > engine.now_ns:
+        start_ns = self._clock.now_ns() - self._past_ns
+        if self._history_minutes:
             start_ns = start_ns // MINUTE_NS * MINUTE_NS
+        start_ns = max(engine.now_ns, start_ns)  # Not earlier: ids and times must lie beyond those that the engine has seen.
         start_ms = start_ns // MINUTE_NS * MINUTE_MS
         last = [engine.candles.last_ms(symbol_id(SIMULATOR, name)) for name in names]
         known_ms = min((one for one in last if one is not None), default=0) if None not in last else 0
         history = min(self._history_minutes, max(0, (start_ms - known_ms) // MINUTE_MS - 1))
-        market = Simulator(self._settings, start_ns, history_minutes=history, prices=_prices(runner, names))
+        self._market = market = Simulator(self._settings, start_ns, history_minutes=history, prices=_prices(runner, names))
         runner.begin(self._settled(runner, market, start_ms), SIMULATOR, start_ns)
         self._wanted.clear()
         self._frame(runner, "", market.exchange_info())
@@ -170,8 +175,8 @@ class SimulatedMarket:
                 delayed.note(self._see(records))
         wanted, self._wanted = self._wanted, {}
         for symbol in wanted:
-            name = symbol.partition(":")[2]
-            if name in self._settings.symbols:
+            name = name_of(symbol)
+            if venue_of(symbol) == SIMULATOR and name in self._settings.symbols:
                 self._see(self._frame(runner, name, market.snapshot(name), until_ns))
         if until_ns >= (self._candles_ms + MINUTE_MS) * NANOS_PER_MS + CANDLE_DELAY_NS:
             for name in self._settings.symbols:
@@ -188,14 +193,6 @@ class SimulatedMarket:
     def _frame(self, runner: Runner, name: str, payload: bytes, ts_ns: int = 0) -> list[Record]:
         engine = runner.engine
         return runner.step(Frame(engine.seq + 1, max(ts_ns, engine.now_ns), SIMULATOR, name, payload))
-
-
-def warm() -> None:
-    """Load every kernel of the simulator, or compile it."""
-    market = Simulator(SimulatorSettings(symbols=("BTCUSDT",)), FLOW_NS, history_minutes=1)
-    market.advance(FLOW_NS + MINUTE_NS)
-    market.snapshot("BTCUSDT")
-    market.klines("BTCUSDT", 0, FLOW_NS // NANOS_PER_MS, 1)
 
 
 def _half_minute(market: Simulator, name: str, start_ms: int) -> float | None:
