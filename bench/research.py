@@ -9,7 +9,7 @@ import gzip
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -714,14 +714,20 @@ SECTIONS: dict[str, Callable[[Research], list[str]]] = {
 """What the page's text leaves to the command: each stands between ``<!-- name -->`` and ``<!-- end -->``."""
 
 
-def page(text: str, research: Research) -> str:
-    """Return the page with all its sections written anew."""
+def page(text: str, measured: Any, sections: Mapping[str, Callable[[Any], list[str]]] = SECTIONS) -> str:
+    """Return the page with all its sections written anew from what was measured.
+
+    Raises
+    ------
+    ValueError
+        Where the page does not have each of the sections once.
+    """
     found = re.findall(r"<!-- (.+?) -->\n.*?<!-- end -->\n", text, re.S)
-    if sorted(found) != sorted(SECTIONS):
-        raise ValueError(f"expected the sections {', '.join(SECTIONS)} in the page, each once, found {', '.join(found) or 'none'}")
+    if sorted(found) != sorted(sections):
+        raise ValueError(f"expected the sections {', '.join(sections)} in the page, each once, found {', '.join(found) or 'none'}")
 
     def filled(match: re.Match[str]) -> str:
-        lines = "\n".join(SECTIONS[match[1]](research)).strip("\n")
+        lines = "\n".join(sections[match[1]](measured)).strip("\n")
         return f"<!-- {match[1]} -->\n\n{lines}\n\n<!-- end -->\n"
 
     return re.sub(r"<!-- (.+?) -->\n.*?<!-- end -->\n", filled, text, flags=re.S)

@@ -312,7 +312,8 @@ def _opened(settings: SimulatorSettings, terms: Terms, market: Market, price: fl
     ints: Int64Array1D = np.zeros(k.INTS, np.int64)
     reals: Float64Array1D = np.zeros(k.REALS)
     candles: Int64Array1D = np.zeros(rows * k.CANDLE_WIDTH, np.int64)
-    ints[k.KEY], ints[k.CLOCK] = _key(settings.seed, f"own {terms.name}"), _key(settings.seed, f"clock {terms.name}")
+    # A session's own draws are its own: a market that is begun anew must not repeat what it did the last time.
+    ints[k.KEY], ints[k.CLOCK] = _key(settings.seed, f"own {terms.name} {start_ns}"), _key(settings.seed, f"clock {terms.name}")
     ints[k.COMMON], ints[k.COMMON_STEPS] = _key(settings.seed, "minutes"), _key(settings.seed, "steps")
     ints[k.MINUTE] = ints[k.FIRST_MINUTE] = minute
     ints[k.DEPTH_STEPS] = settings.depth_ms * NANOS_PER_MS // k.STEP_NS
