@@ -11,16 +11,20 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import alphapack
 from alphapack import app, cli
 from alphapack.config import Settings
+from alphapack.domain.feeds import UnknownVenue
+from alphapack.domain.inputs import CoreSettings
+from alphapack.domain.simulation import SimulatorSettings
 from alphapack.shell.captures import COMPLAINTS_A_FILE, CaptureError
 from alphapack.shell.checkpoints import FileCheckpoints
 from alphapack.shell.journal import FileJournal, read_journal
 from alphapack.shell.ledger import SqliteLedger
-from rig import BTC, MS, Line, S, head, market_lines, script, spoil, write_capture
+from rig import BTC, MS, START_NS, Line, S, head, market_lines, script, spoil, write_capture
 
 kill = script("kill")
 CAPTURE = "binance-usdm_BTCUSDT_20240808T2354.raw.gz"
@@ -397,3 +401,61 @@ def test_the_progress_of_a_replay_ends_at_the_whole(data: Path, tmp_path: Path) 
 
 def test_every_venue_has_one_codec() -> None:
     assert app.venues() == list(app.build().codecs) and len(set(app.venues())) == len(app.venues())
+
+
+# Which market is served
+
+
+def chosen(*names: tuple[str, str], settings: Settings | None = None, **options: Any) -> app.Source:
+    return app.market(settings or Settings(), names, **options)
+
+
+def test_without_names_it_is_the_simulator() -> None:
+    for source in (chosen(), chosen(("sim", "BTCUSDT"))):
+        assert (source.text, source.default_venue) == ("simulator, seed 7", "sim")
+        assert source.clock is not None and source.folder.startswith("sim-")
+
+
+def test_symbols_of_venues_are_followed_live() -> None:
+    source = chosen(("binance-usdm", "BTCUSDT"), ("binance-spot", "ETHUSDT"), ("binance-usdm", "SOLUSDT"))
+    assert (source.folder, source.default_venue) == ("live-binance-spot+binance-usdm", "binance-usdm")
+    assert source.text == "binance-usdm BTCUSDT SOLUSDT, binance-spot ETHUSDT"
+    assert source.clock is not None
+
+
+@pytest.mark.parametrize("venue", ["kraken", "binance", "Binance-usdm", ""])
+def test_a_venue_that_cannot_be_followed_is_refused_and_the_others_are_named(venue: str) -> None:
+    with pytest.raises(UnknownVenue, match=f"expected a venue of binance-spot, binance-usdm, binance-coinm, or sim, found '{venue}'"):
+        chosen(("binance-usdm", "BTCUSDT"), (venue, "BTCUSDT"))
+
+
+def test_the_folder_of_the_simulator_is_named_by_its_own_settings_and_by_nothing_else() -> None:
+    """What is read of a market, and how long a past it has, changes nothing in which market it is."""
+    same = [
+        Settings(),
+        Settings(core=CoreSettings(seed=99, symbols=("sim:ETHUSDT",), history_rows=5)),
+        Settings(api=msgspec.structs.replace(Settings().api, port=1)),
+        Settings(storage=msgspec.structs.replace(Settings().storage, checkpoint_inputs=5)),
+    ]
+    folders = {chosen(settings=one, past=past).folder for one in same for past in (True, False)}
+    assert len(folders) == 1
+    changed = {"seed": 8, "symbols": ("BTCUSDT",), "edge": 0.0, "activity": 2.0, "depth_ms": 500}
+    assert changed.keys() == set(SimulatorSettings.__struct_fields__), "every setting makes another market"
+    for name, value in changed.items():
+        settings = Settings(simulator=msgspec.structs.replace(SimulatorSettings(), **{name: value}))
+        folders.add(chosen(settings=settings).folder)
+    assert len(folders) == 1 + len(changed)
+
+
+def test_a_live_market_is_stale_sooner_unless_the_user_says_otherwise() -> None:
+    core = app._live_core(Settings())
+    assert core == msgspec.structs.replace(CoreSettings(), stale_after_ms=app.LIVE_STALE_MS) and core.stale_after_ms == 2_000
+    said = CoreSettings(stale_after_ms=700, seed=5)
+    assert app._live_core(Settings(core=said)) is said
+
+
+def test_so_many_seconds_of_the_simulator_begin_where_they_are_told_to() -> None:
+    source = app.simulated_at_once(Settings(), START_NS, 90.0)
+    assert source.clock is not None and source.clock.now_ns() == START_NS + 90 * S
+    now = app.simulated_at_once(Settings(), None, 90.0)
+    assert now.clock is not None and now.clock.now_ns() == now.clock.now_ns() > START_NS, "they end now, and now stands still"

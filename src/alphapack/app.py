@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from os import _exit, environ
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import structlog
@@ -355,13 +355,11 @@ async def _serve(settings: Settings, source: Source, folder: folders.EngineFolde
         committer = await start
         following = asyncio.create_task(source.follow(runner))
         beating = asyncio.create_task(runner.beat()) if source.clock is not None else None
-        done, _ = await asyncio.wait({told, http, following}, return_when=asyncio.FIRST_COMPLETED)
+        ends: list[asyncio.Future[Any]] = [told, http, runner.fault, *([beating] if beating is not None else [])]
+        done, _ = await asyncio.wait({following, *ends}, return_when=asyncio.FIRST_COMPLETED)
         if done == {following} and following.exception() is None:  # What was played stays to be looked at.
-            await asyncio.wait({told, http}, return_when=asyncio.FIRST_COMPLETED)
-        following.cancel()
-        if beating is not None:
-            beating.cancel()
-        failed = (await asyncio.gather(following, return_exceptions=True))[0]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        failed = await runner.end(following, *([beating] if beating is not None else []))
         runner.checkpoint()
         whole = await asyncio.to_thread(committer.close, CLOSE_TIMEOUT_S)
         listener.stop()
@@ -369,7 +367,7 @@ async def _serve(settings: Settings, source: Source, folder: folders.EngineFolde
         for task in (lag, told):
             task.cancel()
         _log.info("stopped", seq=runner.engine.seq, durable_seq=committer.durable_seq, digest=runner.engine.hexdigest())
-        if isinstance(failed, Exception):
+        if failed is not None:
             raise failed
         return 0 if whole else 1
 

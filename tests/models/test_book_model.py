@@ -10,13 +10,15 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from alphapack.domain.events import FrameError
 from alphapack.domain.market import Step
+from alphapack.kernels import book as kernels_book
 from alphapack.kernels import flow, wire
 from alphapack.kernels import marks as m
+from alphapack.models import book as book_module
 from alphapack.models.book import BASE_UNITS_MAX, BOOK_LEVELS_MAX, CONTRACT_UNITS_MIN, FEATURES, QUIET, TAKEN, CrossedBook, FeatureBook
 
 MS = 1_000_000
@@ -414,6 +416,50 @@ def test_the_bound_on_levels_does_not_depend_on_how_large_a_difference_was_seen_
         with pytest.raises(FrameError, match="at most 20000 levels"):
             book.diff(START_NS, NONE, levels(20_001))
     assert seen.save() == restored.save()
+
+
+@pytest.mark.parametrize("way", ["diff", "frame"])
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.integers(0, 80), st.integers(0, 80)), min_size=1, max_size=5), st.integers(0, 4))
+@example(messages=[(28, 0), (0, 75)], restored_at=1)
+@example(messages=[(0, 30), (80, 0), (0, 60)], restored_at=1)
+def test_whether_a_book_takes_a_message_does_not_depend_on_the_room_it_has(
+    way: str, messages: list[tuple[int, int]], restored_at: int
+) -> None:
+    """A book that was loaded has room for little more than it holds; one that lived has the room that it once needed."""
+    tenths = itertools.count()
+
+    def side(count: int, low: int) -> bytes:
+        return b"[" + b",".join(b'["%d.%d","1"]' % divmod(10 * low + next(tenths) % 900, 10) for _ in range(count)) + b"]"
+
+    def outcome(book: FeatureBook, number: int, bids: bytes, asks: bytes) -> object:
+        try:
+            if way == "frame":
+                return book.frame(START_NS, text_of(number, START_NS, "diff", (bids, asks)))
+            book.diff(START_NS, bids, asks)
+        except CrossedBook as error:
+            return str(error)
+        return TAKEN
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(book_module, "BOOK_LEVELS_MAX", 100)
+        patch.setattr(book_module, "LEVELS_FIRST", 100)
+        lived = restored = listening(None)
+        patch.setattr(book_module, "LEVELS_FIRST", 4)
+        for i, (bids_n, asks_n) in enumerate(messages):
+            if i == restored_at or restored is lived:
+                restored = FeatureBook(*STATED, None, 3.0)
+                restored.listen("BTCUSDT", wire.BINANCE_SPOT)
+                restored.load(lived.save())
+            bids, asks = side(bids_n, 1), side(asks_n, 200)
+            fits = max(lived._count(kernels_book.BID) + bids_n, lived._count(kernels_book.ASK) + asks_n) <= 100
+            found = outcome(lived, i + 1, bids, asks)
+            assert outcome(restored, i + 1, bids, asks) == found
+            assert (found == TAKEN) == fits
+            if found != TAKEN:
+                return
+            assert served(restored, START_NS) == served(lived, START_NS)
+        assert restored.save() == lived.save()
 
 
 # Whole frames

@@ -11,7 +11,15 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from alphapack import app
-from alphapack.domain.events import BookStateChanged, FrameRejected, InstrumentChanged, IntakeOverloaded, Record, WorkRequested
+from alphapack.domain.events import (
+    BookStateChanged,
+    FrameRejected,
+    InstrumentChanged,
+    IntakeOverloaded,
+    Record,
+    TradesMissed,
+    WorkRequested,
+)
 from alphapack.domain.inputs import Configure, CoreSettings, Frame, Heartbeat, Input, InstrumentSettings, SessionStart, Shed
 from alphapack.domain.market import BookState
 from alphapack.domain.readings import Microstructure
@@ -811,3 +819,200 @@ def test_a_read_has_no_say_in_whether_sums_are_too_large() -> None:
         return feed.state(), feed.engine.hexdigest()
 
     assert outcome(read=True) == outcome(read=False)
+
+
+# What venues say of instruments
+
+
+def listing(symbol: str = "BTCUSDT", tick: str | None = "0.10", lot: str | None = "0.001", **stated: Any) -> dict[str, Any]:
+    filters: list[dict[str, str]] = [{"filterType": "MIN_NOTIONAL", "notional": "100"}]
+    if tick is not None:
+        filters.append({"filterType": "PRICE_FILTER", "tickSize": tick})
+    if lot is not None:
+        filters.append({"filterType": "LOT_SIZE", "stepSize": lot})
+    return {"symbols": [{"symbol": symbol, "filters": filters, "makerCommission": "0.0002", "takerCommission": "0.0005", **stated}]}
+
+
+def facts(feed: Feed, symbol: str = BTC) -> tuple[object, ...]:
+    info = feed.engine.microstructure.info(symbol)
+    return info.tick, info.lot, info.min_notional, info.contract_value, info.maker_fee_bps, info.taker_fee_bps
+
+
+def test_a_listing_that_came_before_its_book_gives_it_tick_lot_and_terms() -> None:
+    feed = Feed()
+    assert feed.send(listing()) == [] and feed.engine.microstructure.symbols() == [], "a listing alone begins no book"
+    caused = feed.send(snapshot(100), diff(95, 110, 94))
+    assert not any(isinstance(record, InstrumentChanged) for record in caused), "nothing is learnt that was known"
+    assert facts(feed) == (0.1, 0.001, 100.0, None, 2.0, 5.0)
+
+
+def test_a_listing_that_comes_after_its_book_gives_it_all_but_tick_and_lot() -> None:
+    feed = Feed().live()
+    before, levels = facts(feed), feed.levels()
+    assert before == (1.0, 1.0, None, None, None, None)
+    assert feed.send(listing()) == []
+    assert facts(feed) == (1.0, 1.0, 100.0, None, 2.0, 5.0) and feed.levels() == levels
+    feed.send(listing(makerCommission="-0.0001"))
+    assert facts(feed)[4:] == (-1.0, 5.0), "the last one counts"
+
+
+def test_the_value_of_a_contract_is_the_one_that_is_listed() -> None:
+    name = "binance-coinm:ETHUSD_PERP"
+    feed = Feed("binance-coinm")
+    feed.send(listing("ETHUSD_PERP", "0.01", "1", contractSize=50))
+    feed.live("ETHUSD_PERP")
+    assert facts(feed, name)[3] == 50.0
+    feed.send(listing("ETHUSD_PERP", contractSize=70))
+    assert facts(feed, name)[3] == 50.0, "the book counts in it already"
+    assert facts(Feed("binance-coinm").live("ETHUSD_PERP"), name)[3] == 10.0
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_what_the_user_states_goes_before_what_the_venue_does(after: bool) -> None:
+    stated = InstrumentSettings(BTC, tick="0.5", maker_fee_bps=-0.5, vpin_bucket=2.0)
+    feed = Feed(instruments=(stated,))
+    steps = [lambda: feed.send(listing()), feed.live]
+    for step in reversed(steps) if after else steps:
+        step()  # type: ignore[operator]
+    assert facts(feed)[0] == 0.5 and facts(feed)[2:] == (100.0, None, -0.5, 5.0)
+
+
+def test_listings_are_kept_for_the_symbols_followed_and_never_more_than_may_be() -> None:
+    feed = Feed(symbols=(ETH,))
+    feed.send(listing("BTCUSDT"), listing("ETHUSDT"))
+    assert set(feed.engine.microstructure._listed) == {ETH}
+    feed = Feed(symbols_max=2)
+    feed.send(*(listing(f"S{i}USDT") for i in range(5)), listing("S1USDT", "0.5"))
+    assert [(one.symbol, one.tick) for one in feed.engine.microstructure._listed.values()] == [
+        ("binance-usdm:S0USDT", "0.1"),
+        ("binance-usdm:S1USDT", "0.5"),
+    ]
+
+
+def test_listings_are_saved_and_loaded() -> None:
+    feed, again = Feed().live(), Feed()
+    feed.send(listing(), listing("ETHUSDT", "0.05", None))
+    again.engine.load(feed.engine.save())
+    assert again.engine.save() == feed.engine.save() and facts(again) == facts(feed)
+    again.now_ns = feed.now_ns
+    again.live("ETHUSDT")
+    assert facts(again, ETH) == (0.05, 1.0, 100.0, None, 2.0, 5.0)
+
+
+# Trades that never came
+
+
+def missed(records: list[Record]) -> list[tuple[int, int]]:
+    assert all(record.symbol == BTC for record in records if isinstance(record, TradesMissed))
+    return [(record.first, record.last) for record in records if isinstance(record, TradesMissed)]
+
+
+def count_missed(feed: Feed) -> int:
+    return feed.engine.microstructure.health(BTC).trades_missed
+
+
+@pytest.mark.parametrize("state", ["LIVE", "STALE", "SYNCING"])
+def test_trades_that_never_came_are_told_and_counted_whatever_the_book_is(state: str) -> None:
+    feed = Feed()
+    if state == "SYNCING":
+        feed.send(diff(1, 2, 0))
+    else:
+        feed.live()
+    if state == "STALE":
+        feed.beat(5_000)
+    assert feed.state() == state
+    assert missed(feed.send(trade(1_000), trade(1_001))) == [], "the first one is no sign of others"
+    assert missed(feed.send(trade(1_005))) == [(1_002, 1_004)]
+    assert missed(feed.send(trade(1_003), trade(1_006), trade(1_008))) == [(1_007, 1_007)], "an older one is no sign either"
+    assert (count_missed(feed), feed.engine.microstructure.health(BTC).duplicates) == (4, 1)
+
+
+def test_aggregates_that_never_came_are_told_by_the_trades_in_them() -> None:
+    feed = Feed().live()
+    assert missed(feed.send(aggregate(10, 12), aggregate(13, 13))) == []
+    assert missed(feed.send(aggregate(20, 25), aggregate(27, 27))) == [(14, 19), (26, 26)]
+    assert count_missed(feed) == 7
+
+
+def test_of_two_streams_of_trades_only_the_one_in_use_can_miss_any() -> None:
+    feed = Feed().live()
+    feed.send(aggregate(10, 12))
+    assert missed(feed.send(trade(13), aggregate(90, 95), trade(14))) == [], "aggregates are passed over from now on"
+    assert missed(feed.send(trade(96))) == [(15, 95)]
+
+
+def test_a_session_start_is_no_trade_missed() -> None:
+    feed = Feed().live()
+    feed.send(trade(10))
+    assert missed(restarted(feed, trade(5_000), trade(5_001), trade(5_003))) == [(5_002, 5_002)]
+    assert count_missed(feed) == 1
+
+
+def test_a_trade_that_cannot_be_read_is_told_among_those_that_are_missed_and_once() -> None:
+    feed = Feed().live()
+    caused = feed.send(trade(10), trade(13, "x"), trade(14), trade(15))
+    assert missed(caused) == [(11, 13)] and count_missed(feed) == 3
+
+
+def test_an_absurd_trade_id_is_refused_before_it_is_taken_for_a_hole() -> None:
+    feed = Feed().live()
+    assert missed(feed.send(trade(10), trade(2**62), trade(11))) == [] and count_missed(feed) == 0
+
+
+def test_what_was_missed_is_saved_and_loaded() -> None:
+    feed = Feed().live()
+    feed.send(trade(10), trade(13))
+    again = Feed()
+    again.engine.load(feed.engine.save())
+    again.now_ns = feed.now_ns
+    assert missed(again.send(trade(15))) == missed(feed.send(trade(15))) == [(14, 14)]
+    assert count_missed(again) == count_missed(feed) == 3 and again.engine.hexdigest() == feed.engine.hexdigest()
+
+
+# Ids that run ahead, and snapshots asked for again
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_an_id_far_ahead_among_what_is_kept_does_not_keep_a_good_snapshot_from_linking(at: int) -> None:
+    """One garbled id would make every later snapshot look too old, and the book would never be LIVE again."""
+    feed = Feed()
+    messages = [diff(96, 100, 95), diff(101, 105, 100), diff(106, 110, 105, [["99.0", "7"]])]
+    messages.insert(at, diff(2**62, 2**62 + 1, 2**62 - 1))
+    feed.send(*messages)
+    assert len(feed.engine.microstructure._markets[BTC].facts.buffer) == 3
+    assert changes(feed.send(snapshot(100))) == [(BTC, SYNCING, LIVE)]
+    assert feed.levels()[0][1] == (99.0, 7.0)
+    assert feed.engine.microstructure.health(BTC).gaps == 0
+
+
+def test_an_id_far_ahead_that_comes_last_costs_one_snapshot() -> None:
+    feed = Feed()
+    feed.send(diff(95, 105, 94), diff(2**62, 2**62 + 1, 2**62 - 1))
+    assert requests(feed.send(snapshot(100))) == [BTC.encode()]
+    feed.send(diff(106, 110, 105), diff(111, 112, 110))
+    assert changes(feed.send(snapshot(108))) == [(BTC, SYNCING, LIVE)]
+
+
+@pytest.mark.parametrize("venue", ["binance-spot", "binance-usdm"])
+def test_bytes_of_what_is_dropped_are_not_counted(venue: str) -> None:
+    feed = Feed(venue)
+    feed.send(diff(10, 12, 9), *(diff(2**61 + i, 2**61 + i, 2**61 + i - 1, [["1.0", "1"]] * 50) for i in range(5)), diff(13, 15, 12))
+    kept = feed.engine.microstructure._markets[f"{venue}:BTCUSDT"].facts
+    assert [one.first for one in kept.buffer] == [10, 13]
+    assert kept.buffer_bytes == sum(len(one.bids) + len(one.asks) for one in kept.buffer)
+
+
+def test_a_book_that_syncs_asks_again_when_a_session_begins() -> None:
+    feed = Feed().live("ETHUSDT")
+    feed.send(diff(1, 2, 0))
+    feed.beat(1_000)
+    caused = feed.step(SessionStart, "again")
+    assert requests(caused) == [BTC.encode()], "a book that was LIVE may still link up"
+    assert (feed.state(), feed.state(ETH)) == ("SYNCING", "STALE")
+    assert requests(feed.step(SessionStart, "and again")) == [BTC.encode()]
+    again = Feed()
+    again.engine.load(feed.engine.save())
+    again.now_ns = feed.now_ns
+    assert requests(again.step(SessionStart, "restored")) == [BTC.encode()]
+    again.send(snapshot(100))
+    assert changes(again.send(diff(95, 110, 94))) == [(BTC, SYNCING, LIVE)]

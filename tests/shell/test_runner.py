@@ -9,11 +9,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from alphapack import app
-from alphapack.domain.inputs import AnyInput, Configure, CoreSettings, Frame, Heartbeat, SessionStart
+from alphapack.domain.events import WorkRequested
+from alphapack.domain.inputs import AnyInput, Configure, Conflated, CoreSettings, Frame, Heartbeat, SessionStart, Shed
 from alphapack.domain.market import BookState
+from alphapack.engine.ports import REJECTED_LINES_MAX, Ingested, NotAccepting, NotDurable, NotReady, RejectedLine
 from alphapack.shell import journal as journal_module
 from alphapack.shell import runner as runner_module
 from alphapack.shell.clock import SystemClock
+from alphapack.shell.intake import Intake
 from alphapack.shell.journal import read_journal
 from alphapack.shell.runner import Runner
 from rig import BTC, MS, START_NS, VENUE, FakeClock, FakeMarket, Live, S, market_lines, recorded, spoil, stepped, until, write_capture
@@ -63,7 +66,7 @@ def test_the_clock_of_a_recording_is_where_its_engine_stands(tmp_path: Path, ent
     run(live)
 
 
-def test_frames_of_the_intake_are_stepped_in_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_of_the_intake_are_takenin_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def live() -> None:
         clock = FakeClock()
         async with Live(tmp_path, clock=clock) as host:
@@ -79,6 +82,353 @@ def test_frames_of_the_intake_are_stepped_in_slices(tmp_path: Path, monkeypatch:
                 counts.append(runner.messages)
             assert counts == [2, 4, 6], "a slice ends after a millisecond, here after two frames"
             assert runner.messages == 7 and runner.intake.frames == 0
+
+    run(live)
+
+
+# A source that pushes
+
+
+async def drained(host: Live) -> None:
+    """Let the loop step all that was received."""
+    await until(lambda: not host.runner.intake.frames and not host.runner._draining)
+
+
+def configured(host: Live) -> Runner:
+    host.runner.begin(CoreSettings(), "test", START_NS)
+    host.runner.hand_over()
+    host.runner.ready()
+    return host.runner
+
+
+def test_a_frame_received_is_takensoon_and_stamped_with_the_time_at_which_it_came(tmp_path: Path) -> None:
+    async def live() -> None:
+        clock, market = FakeClock(), FakeMarket()
+        async with Live(tmp_path, clock=clock) as host:
+            runner = configured(host)
+            payloads = [market.diff(START_NS) for _ in range(4)]
+            for payload, jump in zip(payloads, (0, 70, -50, 5), strict=True):
+                clock.at_ns += jump
+                runner.receive(VENUE, "", payload)
+            assert host.engine.seq == 2, "not within the source's own turn"
+            clock.at_ns += 1_000_000
+            await drained(host)
+            frames = [entry for entry, _ in host.seen if isinstance(entry, Frame)]
+            assert [entry.payload for entry in frames] == payloads
+            assert [entry.ts_ns - START_NS for entry in frames] == [0, 70, 70, 70], "when it came, and never back"
+            runner.receive(VENUE, "btcusdt", market.snapshot())
+            await drained(host)
+            await host.settle()
+            assert host.seen[-1][0] == Frame(7, clock.at_ns, VENUE, "btcusdt", market.snapshot())
+            assert runner.sequence() == (7, 7)
+
+    run(live)
+
+
+def test_much_that_is_received_is_takenin_slices_with_other_work_in_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_module, "SLICE_S", 0.0)
+
+    async def live() -> None:
+        async with Live(tmp_path, clock=FakeClock()) as host:
+            runner, market = configured(host), FakeMarket()
+            for _ in range(50):
+                runner.receive(VENUE, "", market.diff(START_NS))
+            turns = 0
+            while runner.messages < 50 and turns < 10_000:
+                await asyncio.sleep(0)
+                turns += 1
+                monkeypatch.setattr(runner_module, "SLICE_S", 1e-9)
+            assert turns >= 10, "the loop had its turns"
+
+    monkeypatch.setattr(runner_module, "time", SimpleNamespace(perf_counter=Ticks(), monotonic_ns=lambda: 0))
+    run(live)
+
+
+class Ticks:
+    """A time that goes on by .4 us with every look."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        self.now_s += 4e-7
+        return self.now_s
+
+
+def test_what_the_intake_gave_up_is_an_input_before_the_next_frame(tmp_path: Path) -> None:
+    async def live() -> None:
+        clock = FakeClock()
+        async with Live(tmp_path, clock=clock) as host:
+            runner, market = configured(host), FakeMarket()
+            runner.intake = Intake(host.engine.codecs, frames_max=4, conflate_from=2)
+            for payload in (market.diff(START_NS), market.ticker(START_NS), market.ticker(START_NS), market.ticker(START_NS)):
+                runner.receive(VENUE, "", payload)
+            await drained(host)
+            assert [type(entry) for entry, _ in host.seen[2:]] == [Conflated, Frame, Frame]
+            assert host.seen[2][0] == Conflated(3, START_NS, BTC, 2)
+            for _ in range(6):
+                runner.receive(VENUE, "", market.diff(START_NS))
+            await drained(host)
+            assert Shed(6, START_NS, BTC, 5) in [entry for entry, _ in host.seen]
+            await host.settle()
+        assert stepped(list(read_journal(tmp_path / "journal")))[0].hexdigest() == host.engine.hexdigest()
+
+    run(live)
+
+
+def test_a_session_begins_with_the_settings_where_they_are_new(tmp_path: Path) -> None:
+    async def live() -> None:
+        async with Live(tmp_path, clock=FakeClock()) as host:
+            other = CoreSettings(seed=9)
+            for settings, ts_ns in ((CoreSettings(), 5), (CoreSettings(), 9), (other, 7), (other, 12)):
+                host.runner.begin(settings, "test", ts_ns)
+            assert [entry for entry, _ in host.seen] == [
+                Configure(1, 5, CoreSettings()),
+                SessionStart(2, 5, "test"),
+                SessionStart(3, 9, "test"),
+                Configure(4, 9, other),
+                SessionStart(5, 9, "test"),
+                SessionStart(6, 12, "test"),
+            ]
+
+    run(live)
+
+
+def test_what_a_source_stamps_itself_goes_to_the_disk_with_the_slice(tmp_path: Path) -> None:
+    async def live() -> None:
+        async with Live(tmp_path, clock=FakeClock(at_ns=1)) as host:
+            runner, market = host.runner, FakeMarket()
+            runner.begin(CoreSettings(), "test", START_NS)
+            records = runner.step(Frame(3, START_NS + 7, VENUE, "", market.diff(START_NS)))
+            assert [type(record) for record in records] == [WorkRequested]
+            assert host.committer is not None and host.committer.backlog == 0 and runner.sequence() == (3, 0)
+            runner.hand_over()
+            await host.settle()
+            assert runner.sequence() == (3, 3)
+        assert [entry.ts_ns for entry in read_journal(tmp_path / "journal")] == [START_NS, START_NS, START_NS + 7]
+
+    run(live)
+
+
+def test_the_engines_clock_goes_on_where_nothing_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def live() -> None:
+        clock, market = FakeClock(START_NS + 30 * MS), FakeMarket()
+        async with Live(tmp_path, clock=clock) as host:
+            runner = host.runner
+            beats: list[float] = []
+
+            async def sleep(delay_s: float) -> None:
+                beats.append(delay_s)
+                clock.at_ns += round(delay_s * S)
+                if len(beats) in (5, 6):  # Frames keep the clock going themselves.
+                    runner.submit(lambda seq, ts_ns: Frame(seq, ts_ns, VENUE, "", market.diff(START_NS)))
+                if len(beats) == 8:  # What came first is stepped first.
+                    runner.intake.offer(VENUE, "", market.diff(START_NS), clock.at_ns - 1)
+                if len(beats) == 10:
+                    runner.drain()
+                if len(beats) == 13:
+                    raise asyncio.CancelledError
+                await asyncio.sleep(0)
+
+            monkeypatch.setattr(
+                runner_module,
+                "asyncio",
+                SimpleNamespace(sleep=sleep, CancelledError=asyncio.CancelledError, ensure_future=asyncio.ensure_future, wait=asyncio.wait),
+            )
+            runner.begin(CoreSettings(), "test", START_NS)
+            with pytest.raises(asyncio.CancelledError):
+                beating = asyncio.create_task(runner.beat())
+                while len(beats) < 2:
+                    await asyncio.sleep(0)
+                assert len(host.seen) == 2, "while the source starts, its own times are the engine's"
+                runner.ready()
+                await beating
+            assert beats[0] == pytest.approx(0.07) and beats[1:] == [0.1] * 12, "at whole tenths"
+            shown = [(type(entry), (entry.ts_ns - START_NS) // MS) for entry, _ in host.seen[2:]]
+            waited = 100 * 8 - 1
+            assert shown == [
+                *((Heartbeat, ms) for ms in (200, 300, 400)),
+                *((Frame, ms) for ms in (500, 600)),
+                (Heartbeat, 700),
+                (Frame, waited),
+                *((Heartbeat, ms) for ms in (1_000, 1_100, 1_200)),
+            ]
+
+    run(live)
+
+
+def test_each_input_that_was_takenis_told_to_the_tap(tmp_path: Path, entries: list[AnyInput]) -> None:
+    async def live() -> None:
+        async with Live(tmp_path) as host:
+            told: list[AnyInput] = []
+            host.runner.tap = told.append
+            await host.play(entries)
+            assert told == entries
+
+    run(live)
+
+
+def test_a_book_that_goes_stale_is_told_with_its_symbol(tmp_path: Path) -> None:
+    async def live() -> None:
+        clock, market = FakeClock(), FakeMarket()
+        async with Live(tmp_path, clock=clock) as host:
+            runner, stale = configured(host), list[str]()
+            runner.went_stale = stale.append
+            for payload in (market.diff(START_NS), market.snapshot(), market.diff(START_NS)):
+                runner.submit(lambda seq, ts_ns, payload=payload: Frame(seq, ts_ns, VENUE, "", payload))  # type: ignore[misc]
+            clock.at_ns += 10 * S
+            runner.submit(Heartbeat)
+            runner.submit(Heartbeat)
+            assert stale == [BTC]
+            runner.submit(lambda seq, ts_ns: Frame(seq, ts_ns, VENUE, "", market.diff(START_NS)))
+            runner.submit(lambda seq, ts_ns: SessionStart(seq, ts_ns, "again"))
+            assert stale == [BTC, BTC]
+
+    run(live)
+
+
+def test_news_are_told_once_they_are_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def live() -> None:
+        clock, market = FakeClock(), FakeMarket()
+        async with Live(tmp_path, clock=clock) as host:
+            runner = configured(host)
+            await host.settle()
+            await until(lambda: not runner.news.pending)
+            cursor, first = runner.news.page(0, 99).cursor, runner.news.page(0, 99).rows
+            assert [row.kind for row in first] == ["session_started"]
+            with monkeypatch.context() as patch:
+                patch.setattr(journal_module, "sync_file", _refuse)
+                for payload in (market.diff(START_NS), market.snapshot(), market.diff(START_NS)):
+                    runner.receive(VENUE, "", payload)
+                await drained(host)
+                await until(lambda: runner.health().status == "degraded")
+                assert runner.news.pending and runner.news.page(cursor, 99).rows == []
+            beyond = asyncio.create_task(runner.news.beyond(cursor))
+            await asyncio.wait_for(beyond, 20)
+            await until(lambda: not runner.news.pending)
+            assert "book_state" in [row.kind for row in runner.news.page(cursor, 99).rows]
+            assert first + runner.news.page(cursor, 99).rows == list(host.ledger.rows())
+
+    run(live)
+
+
+# Frames from outside
+
+
+def test_lines_are_takenas_frames_and_durable_when_that_returns(tmp_path: Path) -> None:
+    async def live() -> None:
+        clock, market = FakeClock(), FakeMarket()
+        async with Live(tmp_path, clock=clock) as host:
+            runner = configured(host)
+            clock.at_ns += 5
+            lines = [
+                market.diff(START_NS),
+                b"",
+                b"garbage",
+                market.snapshot().replace(b'"symbol":"BTCUSDT",', b""),
+                b"",
+                market.diff(START_NS),
+            ]
+            done = await runner.ingest(VENUE, "BTCUSDT", lines)
+            reason = "expected a binance-usdm message, found b'garbage': JSON is malformed: invalid character (byte 0)"
+            assert done == Ingested(VENUE, 4, 3, [RejectedLine(3, reason)], 1, 6, 6)
+            assert runner.sequence() == (6, 6)
+            taken = [entry for entry, _ in host.seen[2:]]
+            assert taken == [Frame(3 + i, clock.at_ns, VENUE, "BTCUSDT", line) for i, line in enumerate(line for line in lines if line)]
+            assert host.engine.microstructure.health(BTC).state == "LIVE"
+            assert runner.venues() == tuple(sorted(app.venues())) and VENUE in runner.venues()
+        assert list(read_journal(tmp_path / "journal"))[2:] == taken
+
+    run(live)
+
+
+def test_of_many_rejected_lines_the_first_are_named_and_all_are_counted(tmp_path: Path) -> None:
+    async def live() -> None:
+        async with Live(tmp_path, clock=FakeClock()) as host:
+            done = await configured(host).ingest(VENUE, "", (b"%d" % i for i in range(REJECTED_LINES_MAX + 50)))
+            assert (done.frames, done.accepted, done.rejected_count) == (REJECTED_LINES_MAX + 50, 0, REJECTED_LINES_MAX + 50)
+            assert [one.line for one in done.rejected] == list(range(1, REJECTED_LINES_MAX + 1))
+            assert done.rejected[7].reason.startswith("expected a binance-usdm message, found b'7'")
+
+    run(live)
+
+
+def test_of_no_lines_nothing_is_stepped(tmp_path: Path) -> None:
+    async def live() -> None:
+        async with Live(tmp_path, clock=FakeClock()) as host:
+            done = await configured(host).ingest(VENUE, "", [b"", b""])
+            assert (done.frames, done.accepted, done.rejected, done.seq, done.durable_seq) == (0, 0, [], 2, 2)
+
+    run(live)
+
+
+def test_many_lines_are_drawn_in_slices_between_which_others_have_their_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_module, "SLICE_S", 0.0)
+
+    async def live() -> None:
+        clock, market = FakeClock(), FakeMarket()
+        async with Live(tmp_path, clock=clock) as host:
+            runner, turns, drawn_at = configured(host), 0, []
+
+            def lines() -> Iterator[bytes]:
+                for _ in range(40):
+                    drawn_at.append(turns)
+                    yield market.diff(START_NS)
+
+            ingesting = asyncio.create_task(runner.ingest(VENUE, "", lines()))
+            while not ingesting.done():
+                turns += 1
+                clock.at_ns += 1
+                await asyncio.sleep(0)
+            assert (await ingesting).accepted == 40
+            assert len(set(drawn_at)) > 20, "they are drawn as they are needed"
+            stamps = [entry.ts_ns for entry, _ in host.seen[2:]]
+            assert stamps == sorted(stamps) and stamps[-1] > stamps[0]
+
+    run(live)
+
+
+def test_nothing_is_taken_before_the_engine_is_ready(tmp_path: Path) -> None:
+    async def live() -> None:
+        bare = Runner(app.build(), source="test", clock=FakeClock(), config=dict)
+        bare.ready()
+        with pytest.raises(NotReady, match="expected a ready engine"):
+            await bare.ingest(VENUE, "", [b"{}"])
+        async with Live(tmp_path, clock=FakeClock()) as host:
+            host.runner.starting("compiling kernels")
+            with pytest.raises(NotReady, match="found one that is compiling kernels"):
+                await host.runner.ingest(VENUE, "", [b"{}"])
+            assert host.seen == []
+
+    run(live)
+
+
+def test_a_recording_takes_nothing_from_outside(tmp_path: Path, entries: list[AnyInput]) -> None:
+    async def live() -> None:
+        async with Live(tmp_path, accepts=False) as host:
+            await host.play(entries)
+            with pytest.raises(NotAccepting, match="found a recording"):
+                await host.runner.ingest(VENUE, "", [b"{}"])
+            assert len(host.seen) == len(entries)
+
+    run(live)
+
+
+def test_what_cannot_be_made_safe_is_not_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def live() -> None:
+        async with Live(tmp_path, clock=FakeClock()) as host:
+            runner, market = configured(host), FakeMarket()
+            await host.settle()
+            with monkeypatch.context() as patch:
+                patch.setattr(journal_module, "sync_file", _refuse)
+                with pytest.raises(NotDurable, match=r"were stepped and are not safe on disk: .*No space left"):
+                    await asyncio.wait_for(runner.ingest(VENUE, "", [market.diff(START_NS)]), 20)
+                assert host.engine.seq == 3
+                with pytest.raises(NotDurable, match=r"found it refusing: .*No space left.*; no frame was taken"):
+                    await runner.ingest(VENUE, "", [market.diff(START_NS)])
+                assert host.engine.seq == 3
+            await until(lambda: runner.health().ledger.ok)
+            assert (await runner.ingest(VENUE, "", [market.diff(START_NS)])).durable_seq >= 4
 
     run(live)
 
@@ -527,5 +877,23 @@ def test_the_lag_of_the_loop_is_measured(monkeypatch: pytest.MonkeyPatch) -> Non
             await asyncio.sleep(0)
         assert runner.health().loop_lag_ms == pytest.approx(250.0, abs=1e-6)
         measuring.cancel()
+
+    run(live)
+
+
+def test_a_pushed_frame_that_cannot_be_stepped_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def live() -> None:
+        async with Live(tmp_path, clock=FakeClock()) as host:
+            runner = host.runner
+
+            def broken(entry: AnyInput) -> list[Record]:
+                raise RuntimeError("a fault of ours")
+
+            monkeypatch.setattr(runner.engine, "step", broken)
+            follower = asyncio.create_task(asyncio.sleep(60))
+            runner.receive(VENUE, "", b"{}")
+            await until(runner.fault.done)
+            failed = await runner.end(follower)
+            assert isinstance(failed, RuntimeError) and follower.cancelled()
 
     run(live)

@@ -5,11 +5,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alphapack.domain.events import Candle, DepthDiff, DepthSnapshot, FrameError, Ignored, TopOfBook, Trade, WireEvent
+from alphapack.domain.events import Candle, Candles, DepthDiff, DepthSnapshot, FrameError, Ignored, Listing, TopOfBook, Trade, WireEvent
 from alphapack.domain.market import Verdict
 from alphapack.venues import binance
 from alphapack.venues.binance import BinanceCodec, nanos
@@ -307,3 +308,201 @@ def test_contract_values() -> None:
     by_market = {codec.venue: codec.contract_value for codec in binance.codecs()}
     assert [by_market[f"binance-{market}"]("BTCUSD_PERP") for market in MARKETS] == [None, None, 100.0]
     assert by_market["binance-coinm"]("ETHUSD_PERP") == by_market["binance-coinm"]("BTCDOMUSD_PERP") == 10.0
+
+
+# REST answers
+
+
+def rest_row(at: int = 1_638_747_660_000, **changed: Any) -> list[Any]:
+    values = {"t": at, "o": "0.0010", "h": "0.0025", "l": "0.0005", "c": "0.0020", "v": "1000", "T": at + 59_999, **changed}
+    return [*values.values(), "1", 100, "500", "0.5", "0"]
+
+
+def all_of(message: object, market: str = "usdm", symbol: str = "") -> tuple[WireEvent, ...]:
+    return BinanceCodec(market).decode(message if isinstance(message, bytes) else pack(message), symbol)
+
+
+@pytest.mark.parametrize("market", MARKETS)
+def test_candles_of_the_past_are_read_in_every_market(market: str) -> None:
+    at = 1_638_747_660_000
+    wanted = Candles(
+        f"binance-{market}:BTCUSDT",
+        0,
+        60_000,
+        ((at, "0.0010", "0.0025", "0.0005", "0.0020", "1000"), (at + 60_000, "0.0010", "0.0025", "0.0005", "0.0020", "7")),
+    )
+    assert read([rest_row(), rest_row(at + 60_000, v="7")], market, "btcusdt") == wanted
+    hour = read([rest_row(T=at + 3_600_000 - 1)], market, "BTCUSDT")
+    assert isinstance(hour, Candles) and hour.interval_ms == 3_600_000
+
+
+def test_an_answer_without_candles_says_nothing() -> None:
+    assert read([], symbol="BTCUSDT") == Ignored("binance-usdm:BTCUSDT", 0, "no candles")
+
+
+def test_as_many_candles_as_an_answer_may_hold_are_read_and_no_more() -> None:
+    rows = [rest_row(60_000 * i) for i in range(binance.CANDLES_MAX + 1)]
+    event = read(rows[1:], symbol="BTCUSDT")
+    assert isinstance(event, Candles) and len(event.rows) == binance.CANDLES_MAX
+    with pytest.raises(FrameError, match="expected at most 1500 candles, found 1501"):
+        read(rows, symbol="BTCUSDT")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [1], [[]], [rest_row()[:11]], [[*rest_row(), "more"]], [rest_row(o=1.5)], [rest_row(o=None)], [rest_row(t="1")], [rest_row(t=1.5)],
+        [rest_row(t=True)], [rest_row(t=-60_000, T=-1)], [rest_row(t=10**400, T=10**400 + 59_999)], [rest_row(T=10**300)],
+        [rest_row(T=1_638_747_659_999)], [rest_row(T=0)], [rest_row(), rest_row(T=1_638_747_660_000 + 3_599_999)], {"rows": [rest_row()]},
+        [rest_row(), None], [[rest_row()]],
+    ],
+    ids=lambda rows: repr(rows)[:50],
+)  # fmt: skip
+def test_what_is_no_answer_of_candles_is_refused(rows: object) -> None:
+    with pytest.raises(FrameError, match=r"^expected ") as error:
+        read(rows, symbol="BTCUSDT")
+    assert "\n" not in str(error.value)
+
+
+def test_candles_need_the_name_of_their_symbol() -> None:
+    with pytest.raises(FrameError, match="name of a symbol"):
+        read([rest_row()])
+
+
+@pytest.mark.parametrize("key", ["t", "T"])
+@pytest.mark.parametrize("time", [-1, 10**18, 10**400])
+def test_a_candle_of_a_time_outside_the_calendar_is_refused(key: str, time: int) -> None:
+    with pytest.raises(FrameError, match="expected a time in milli- or microseconds"):
+        read({**CANDLE, "k": {**CANDLE["k"], key: time}})
+
+
+PRICE = {"filterType": "PRICE_FILTER", "minPrice": "0.10", "maxPrice": "1000000", "tickSize": "0.10"}
+LOT = {"filterType": "LOT_SIZE", "minQty": "0.001", "maxQty": "1000", "stepSize": "0.00100000"}
+OTHERS = [
+    {"filterType": "MARKET_LOT_SIZE", "minQty": "0", "maxQty": "100", "stepSize": "0.00000000"},
+    {"filterType": "MAX_NUM_ORDERS", "limit": 200},
+    {"filterType": "PERCENT_PRICE", "multiplierUp": "1.05", "multiplierDown": "0.95", "multiplierDecimal": "4"},
+    {"filterType": "ICEBERG_PARTS", "limit": 10},
+]
+LISTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    # As each market writes its entry; what is read of it.
+    "spot": (
+        {"symbol": "BTCUSDT", "status": "TRADING", "filters": [PRICE, LOT, *OTHERS, {"filterType": "NOTIONAL", "minNotional": "5.0"}]},
+        {"tick": "0.1", "lot": "0.001", "min_notional": 5.0},
+    ),
+    "usdm": (
+        {
+            "symbol": "BTCUSDT",
+            "contractType": "PERPETUAL",
+            "filters": [*OTHERS, LOT, PRICE, {"filterType": "MIN_NOTIONAL", "notional": "100"}],
+        },
+        {"tick": "0.1", "lot": "0.001", "min_notional": 100.0},
+    ),
+    "coinm": (
+        {"symbol": "ETHUSD_PERP", "contractSize": 10, "contractStatus": "TRADING", "filters": [PRICE, {**LOT, "stepSize": "1"}]},
+        {"tick": "0.1", "lot": "1", "contract_value": 10.0},
+    ),
+}
+
+
+@pytest.mark.parametrize("market", MARKETS)
+def test_a_listing_is_read_in_every_market(market: str) -> None:
+    entry, said = LISTED[market]
+    name = f"binance-{market}:{entry['symbol']}"
+    info = {"timezone": "UTC", "serverTime": E_MS, "rateLimits": [], "symbols": [entry]}
+    assert all_of(info, market) == (Listing(name, 0, **said),)
+    assert all_of(info, market, "OTHER") == (Listing(name, 0, **said),), "it names its symbols itself"
+
+
+def test_a_listing_of_many_is_an_event_for_each_in_order() -> None:
+    names = [f"S{i}USDT" for i in range(300)]
+    assert [event.symbol for event in all_of({"symbols": [{"symbol": name} for name in names]})] == [f"binance-usdm:{n}" for n in names]
+    assert all_of({"symbols": []}) == ()
+    with pytest.raises(FrameError, match="expected at most 10000 instruments, found 10001"):
+        all_of({"symbols": [{"symbol": f"S{i}"} for i in range(10_001)]})
+
+
+def test_what_a_venue_does_not_state_is_left_open() -> None:
+    zero = [{**PRICE, "tickSize": "0.00000000"}, {**LOT, "stepSize": "0"}, {"filterType": "NOTIONAL"}]
+    for filters in ([], zero):
+        assert all_of({"symbols": [{"symbol": "BTCUSDT", "filters": filters}]}) == (Listing("binance-usdm:BTCUSDT", 0),)
+
+
+@pytest.mark.parametrize(
+    ("maker", "taker", "wanted"),
+    [
+        ("0.0002", "0.0005", (2.0, 5.0)),
+        ("-0.00025", "0", (-2.5, 0.0)),
+        ("0.1", "-0.1", (1_000.0, -1_000.0)),
+        ("0.00017", None, (1.7, None)),
+    ],
+)
+def test_commissions_are_fractions_in_the_wire_and_basis_points_here(maker: str, taker: str | None, wanted: tuple[float, float]) -> None:
+    entry = {"symbol": "BTCUSDT", "makerCommission": maker, **({} if taker is None else {"takerCommission": taker})}
+    (event,) = all_of({"symbols": [entry]})
+    assert isinstance(event, Listing) and (event.maker_fee_bps, event.taker_fee_bps) == wanted
+
+
+@pytest.mark.parametrize("size", [0, -10, 1e12, None])
+def test_a_contract_of_no_size_is_the_codecs_own(size: float | None) -> None:
+    (event,) = all_of({"symbols": [{"symbol": "BTCUSD_PERP", "contractSize": size}]}, "coinm")
+    assert isinstance(event, Listing) and event.contract_value is None
+
+
+def test_only_inverse_contracts_have_a_value() -> None:
+    for market in ("spot", "usdm"):
+        (event,) = all_of({"symbols": [{"symbol": "BTCUSDT", "contractSize": 100}]}, market)
+        assert isinstance(event, Listing) and event.contract_value is None
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        5, None, {}, {"symbol": ""}, {"symbol": "A:B"}, {"symbol": "A" * 41}, {"symbol": 5}, {"symbol": "X", "filters": {}},
+        {"symbol": "X", "filters": [5]}, {"symbol": "X", "filters": [{}]}, {"symbol": "X", "filters": [{"filterType": 5}]},
+        *({"symbol": "X", "filters": [{**PRICE, "tickSize": tick}]} for tick in ("-0.1", "x", "", "nan", "1e-3", "inf", 0.1, "9" * 19)),
+        *({"symbol": "X", "filters": [{**LOT, "stepSize": lot}]} for lot in ("-1", "0.1.1", " ", True)),
+        *({"symbol": "X", "filters": [{"filterType": "NOTIONAL", "minNotional": least}]} for least in ("-5", "nan", "inf", "x", 5)),
+        *({"symbol": "X", "makerCommission": fee} for fee in ("nan", "--0.1", "0.2", "-0.2", "x", "-", "", 0.1, "inf", "-inf")),
+        {"symbol": "X", "contractSize": "10"},
+    ],
+    ids=lambda entry: repr(entry)[:90],
+)  # fmt: skip
+def test_a_listing_with_one_that_is_none_is_refused_in_one_short_line(entry: object) -> None:
+    for market in MARKETS:
+        with pytest.raises(FrameError, match=r"^expected .*found ") as error:
+            all_of({"symbols": [{"symbol": "BTCUSDT"}, entry]}, market)
+        assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize("symbols", [5, "BTCUSDT", {}, True, None])
+def test_symbols_that_are_no_list_are_refused(symbols: object) -> None:
+    with pytest.raises(FrameError, match=r"^expected "):
+        all_of({"symbols": symbols})
+
+
+@settings(max_examples=200)
+@given(st.sampled_from(["listing", "candles"]), st.integers(0, 600), st.binary(max_size=4), st.integers(0, 4))
+def test_any_damage_of_an_answer_is_read_as_something_or_refused(kind: str, at: int, piece: bytes, width: int) -> None:
+    payload = bytearray(pack([rest_row(), rest_row(1_638_747_720_000)] if kind == "candles" else {"symbols": [LISTED["spot"][0]]}))
+    payload[at % len(payload) : at % len(payload) + width] = piece
+    try:
+        events = BinanceCodec("spot").decode(bytes(payload), "BTCUSDT")
+    except FrameError:
+        return
+    assert all(event.symbol.startswith("binance-spot") for event in events)
+
+
+# Another source that speaks the wire
+
+
+def test_the_simulator_is_read_as_the_venue_whose_wire_it_speaks() -> None:
+    codec, own = BinanceCodec("usdm", "sim"), BinanceCodec("usdm")
+    assert codec.venue == "sim" and codec.frame_format == own.frame_format
+    for kind, message in {**MESSAGES, "candles": [rest_row()], "listing": {"symbols": [LISTED["usdm"][0]]}}.items():
+        for event, wanted in zip(codec.decode(pack(message), "BTCUSDT"), own.decode(pack(message), "BTCUSDT"), strict=True):
+            assert event == msgspec.structs.replace(wanted, symbol="sim:BTCUSDT"), kind
+    assert codec.contract_value("BTCUSD_PERP") is None
+    with pytest.raises(FrameError, match="expected a sim message"):
+        codec.decode(b"garbage", "")
+    assert [one.venue for one in binance.codecs()] == ["binance-spot", "binance-usdm", "binance-coinm", "sim"]

@@ -6,6 +6,7 @@ The law: what ``step`` returns, and every later answer, is a function of the inp
 import functools
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import msgspec
 
@@ -20,6 +21,7 @@ from alphapack.services.candles import CandleStore
 from alphapack.services.microstructure import MICROPRICE, TICK_NS, Judge, Microstructure
 
 STATE_VERSION = 3
+REASON_LENGTH_MAX = 300
 REJECTIONS_NS = NANOS_PER_S
 """A venue's unusable frames are reported at most this often, with their count, so that garbage cannot flood the ledger."""
 
@@ -202,9 +204,16 @@ class Engine:
             for event in self.decoded:
                 self.microstructure.on_event(event)
                 if (handle := self.candles.handlers.get(type(event))) is not None:
-                    handle(event)
+                    self._hand_candles(handle, event)
         except FrameError as error:
             self._reject(entry, str(error))
+
+    def _hand_candles(self, handle: Callable[[Any], None], event: AnyWireEvent) -> None:
+        try:
+            handle(event)
+        except FrameError:
+            self.microstructure.on_rejected(event.symbol)
+            raise
 
     def _on_heartbeat(self, entry: AnyInput) -> None:
         self.source_inputs += 1
@@ -226,7 +235,7 @@ class Engine:
             handler(entry)
 
     def _reject(self, frame: Frame, reason: str) -> None:
-        self.rejection = reason
+        self.rejection = reason = reason[:REASON_LENGTH_MAX]
         if frame.symbol and not self.decoded:  # What was decoded was counted where its symbol is known.
             self.microstructure.on_rejected(symbol_id(frame.venue, frame.symbol))
         told = self._rejections.setdefault(frame.venue, _Rejections(0, -REJECTIONS_NS))

@@ -47,6 +47,11 @@ def named(line: Line) -> str:
     return found[1].decode(errors="replace") if found is not None else line.symbol
 
 
+def one_line(payload: bytes) -> bytes:
+    """Return a message without line ends, which between the parts of a JSON document are spaces, and inside of them not allowed."""
+    return payload.replace(b"\n", b" ").replace(b"\r", b" ") if b"\n" in payload or b"\r" in payload else payload
+
+
 def convert(lines: Iterable[Line], out: Path) -> int:
     """Write the messages in the form that the name of ``out`` states and return their number; ``out`` appears when it is whole."""
     if out.suffix == ".parquet":
@@ -93,7 +98,7 @@ def to_capture(lines: Iterable[Line], out: Path) -> int:
                     f"expected messages of {'_'.join(stated).rstrip('_')}, as {out.name!r} says, found one of {found}: "
                     f"name the output {found}_DATE.raw.gz, keep one of several symbols by --symbols, or convert to Parquet"
                 )
-            stream.write(b"%d %b\n" % (line.receive_ns, line.payload))
+            stream.write(b"%d %b\n" % (line.receive_ns, one_line(line.payload)))
             rows += 1
     return rows
 

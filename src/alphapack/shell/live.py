@@ -99,7 +99,7 @@ class LiveMarkets:
             closed_ms = (now_ms - CANDLE_DELAY_MS) // MINUTE_MS * MINUTE_MS
             for name in names:
                 last_ms = runner.engine.candles.last_ms(symbol_id(feed.plan.venue, name))
-                from_ms = max(closed_ms - self._history_ms, 0 if last_ms is None else last_ms + MINUTE_MS)
+                from_ms = max(closed_ms - self._history_ms, last_ms or 0)  # The last one again: it may have come before its end.
                 if from_ms < closed_ms:
                     try:
                         await feed.klines(name, from_ms, closed_ms)

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from alphapack.domain.inputs import AnyInput, Frame
 from alphapack.shell.captures import source_name
-from alphapack.shell.convert import CAPTURE_SUFFIXES, ConversionError, compressing, whole
+from alphapack.shell.convert import CAPTURE_SUFFIXES, ConversionError, compressing, one_line, whole
 from alphapack.shell.journal import FileJournal
 from alphapack.shell.runner import Runner
 
@@ -44,7 +44,7 @@ class CaptureSink:
     def put(self, entry: AnyInput) -> None:
         """Take a frame in; what else the engine steps is not of the venue."""
         if isinstance(entry, Frame):
-            self._lines.append(b"%d %b\n" % (entry.ts_ns, entry.payload))
+            self._lines.append(b"%d %b\n" % (entry.ts_ns, one_line(entry.payload)))
 
     def flush(self) -> None:
         """Write the lines taken in."""
@@ -106,20 +106,19 @@ async def record(
     following = asyncio.create_task(follow(runner))
     beating = asyncio.create_task(runner.beat())
     told = asyncio.create_task(stopping.wait())
+    ends: list[asyncio.Future[Any]] = [told, following, beating, runner.fault]
     began = time.monotonic()
     try:
-        while not told.done() and not following.done():
+        while not any(one.done() for one in ends):
             left_s = FLUSH_S if seconds is None else min(FLUSH_S, seconds - (time.monotonic() - began))
             if left_s <= 0:
                 break
-            await asyncio.wait({told, following}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
             sink.flush()
             tell(time.monotonic() - began)
     finally:
-        for task in (following, beating, told):
-            task.cancel()
-        ended = await asyncio.gather(following, beating, told, return_exceptions=True)
+        failed = await runner.end(following, beating, told)
         runner.tap = None
         sink.flush()
-    if isinstance(ended[0], Exception):
-        raise ended[0]
+    if failed is not None:
+        raise failed

@@ -10,7 +10,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 import structlog
@@ -88,6 +88,8 @@ class Runner:
         self._default_venue = default_venue
         self._accepts = accepts
         self._draining = False
+        self.fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Holds the error of an input that came by itself and could not be stepped: a fault of ours, by which all must end."""
         self._checkpoint_inputs, self._checkpoint_ns = checkpoint_inputs, int(checkpoint_s * NANOS_PER_S)
         self._checkpoint_seq, self._checkpoint_at_ns = engine.seq, time.monotonic_ns()
         self._started_ns = time.monotonic_ns()
@@ -119,9 +121,26 @@ class Runner:
 
     def _drain_on(self) -> None:
         """Step what waits, a slice at a time, with other work of the loop in between."""
-        self._draining = self.drain()
+        try:
+            self._draining = self.drain()
+        except Exception as error:  # Nobody awaits what comes by itself.
+            self._fail(error)
+            return
         if self._draining:
             self._loop.call_soon(self._drain_on)
+
+    async def end(self, *tasks: "asyncio.Future[Any]") -> Exception | None:
+        """End what follows the market, and return the error by which any of it ended before, None where all went well."""
+        for task in tasks:
+            task.cancel()
+        ended: list[object] = [*await asyncio.gather(*tasks, return_exceptions=True)]
+        if self.fault.done():
+            ended.append(self.fault.exception())
+        return next((one for one in ended if isinstance(one, Exception)), None)
+
+    def _fail(self, error: Exception) -> None:
+        if not self.fault.done():
+            self.fault.set_exception(error)
 
     def drain(self) -> bool:
         """Step what waits in the intake for at most a slice; True where more waits."""
@@ -314,7 +333,10 @@ class Runner:
         """Take the answer of off-loop work as an input; called on any thread."""
 
         def enter() -> None:
-            self.submit(lambda seq, ts_ns: Result(seq, ts_ns, request.request_id, request.work, ok, body))
+            try:
+                self.submit(lambda seq, ts_ns: Result(seq, ts_ns, request.request_id, request.work, ok, body))
+            except Exception as error:
+                self._fail(error)
 
         self._loop.call_soon_threadsafe(enter)
 
