@@ -886,7 +886,7 @@ def test_a_pushed_frame_that_cannot_be_stepped_ends_all(tmp_path: Path, monkeypa
         async with Live(tmp_path, clock=FakeClock()) as host:
             runner = host.runner
 
-            def broken(entry: AnyInput) -> list[Record]:
+            def broken(entry: AnyInput) -> list[object]:
                 raise RuntimeError("a fault of ours")
 
             monkeypatch.setattr(runner.engine, "step", broken)

@@ -141,7 +141,7 @@ async def microstructure(request: AnyRequest, symbol: FromPath[str]) -> Encoded:
 @get(
     "/api/history/{kind:str}/{symbol:str}",
     operation_id="getHistory",
-    summary="Past values by column, oldest first; kind is microstructure",
+    summary="Past values by column, oldest first; kind is microstructure or candles",
     responses=_problems(404, 422),
 )
 async def history(
@@ -155,7 +155,7 @@ async def history(
     host = _host(request)
     columns = host.history(kind, _resolved(host, symbol), from_ms, limit)
     if columns is None:
-        raise Refused(404, f"expected the history kind microstructure, found {shown(kind)}")
+        raise Refused(404, f"expected the history kind microstructure or candles, found {shown(kind)}")
     return columns
 
 
