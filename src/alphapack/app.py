@@ -197,7 +197,12 @@ def live(settings: Settings, symbols: Sequence[str]) -> Source:
     followed: dict[FeedPlan, tuple[str, ...]] = {plans[venue]: tuple(named) for venue, named in names.items()}
     markets = LiveMarkets(followed, settings.live.feed, core, clock, WORKS, int(settings.live.history_days * 1_440))
     text = ", ".join(f"{venue} {' '.join(named)}" for venue, named in names.items())
-    return Source(f"live-{'+'.join(sorted(names))}", text, next(iter(names)), markets.run, clock)
+    folder = f"live-{'+'.join(sorted(names))}"
+    if elsewhere := [
+        url for url in (settings.live.ws_url, settings.live.rest_url) if url
+    ]:  # What a mock exchange sends is no past of the venue.
+        folder += f"-{hashlib.blake2b(' '.join(elsewhere).encode(), digest_size=4).hexdigest()}"
+    return Source(folder, text, next(iter(names)), markets.run, clock)
 
 
 def market(settings: Settings, names: tuple[tuple[str, str], ...], *, past: bool = True) -> Source:

@@ -1,8 +1,10 @@
 import asyncio
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,7 +12,7 @@ from alphapack import app
 from alphapack.domain.events import IntakeOverloaded
 from alphapack.domain.inputs import Configure, Conflated, CoreSettings, Frame, Heartbeat, Shed
 from alphapack.shell.intake import Intake, Waiting
-from rig import BTC, START_NS, VENUE, FakeClock, FakeMarket, Live
+from rig import BTC, START_NS, VENUE, FakeClock, FakeMarket, Live, S
 
 CODECS = app.build().codecs
 ETH = BTC.replace("BTC", "ETH")
@@ -26,6 +28,14 @@ def trade(name: str, trade_id: int) -> bytes:
 
 def made(*, frames_max: int = 100, conflate_from: int = 100) -> Intake:
     return Intake(CODECS, frames_max=frames_max, conflate_from=conflate_from)
+
+
+SECONDS = itertools.count(1)
+
+
+def losses(intake: Intake) -> list[tuple[str, str, int]]:
+    """What was lost, asked for a second after the time before."""
+    return intake.losses(next(SECONDS) * S)
 
 
 def symbol_of(waiting: Waiting) -> str:
@@ -50,7 +60,7 @@ def test_what_comes_goes_in_order_and_whole() -> None:
     intake = made()
     payloads = [trade("BTCUSDT", 1), ticker("ETHUSDT", 1), ticker("ETHUSDT", 2), b"garbage", trade("BTCUSDT", 2)]
     offer(intake, *payloads)
-    assert intake.frames == 5 and intake.losses() == []
+    assert intake.frames == 5 and losses(intake) == []
     assert taken(intake) == payloads
     assert intake.frames == 0 and intake.take() is None
 
@@ -68,8 +78,8 @@ def test_a_crowd_conflates_tickers_and_nothing_else() -> None:
     first = [trade("BTCUSDT", 1), ticker("BTCUSDT", 1), ticker("ETHUSDT", 1)]
     offer(intake, *first)
     offer(intake, ticker("BTCUSDT", 2), trade("BTCUSDT", 2), trade("BTCUSDT", 3), ticker("BTCUSDT", 3))
-    assert intake.losses() == [("conflated", BTC, 2)]
-    assert intake.losses() == [], "told once"
+    assert losses(intake) == [("conflated", BTC, 2)]
+    assert losses(intake) == [], "told once"
     assert taken(intake) == [trade("BTCUSDT", 1), ticker("ETHUSDT", 1), trade("BTCUSDT", 2), trade("BTCUSDT", 3), ticker("BTCUSDT", 3)]
 
 
@@ -78,7 +88,7 @@ def test_a_ticker_that_was_handed_out_is_not_given_up_again() -> None:
     offer(intake, ticker("BTCUSDT", 1))
     assert taken(intake) == [ticker("BTCUSDT", 1)]
     offer(intake, ticker("BTCUSDT", 2))
-    assert intake.losses() == [] and intake.frames == 1
+    assert losses(intake) == [] and intake.frames == 1
     assert taken(intake) == [ticker("BTCUSDT", 2)] and intake.frames == 0
 
 
@@ -93,19 +103,19 @@ def test_too_many_frames_shed_the_symbol_that_has_most_of_them() -> None:
         trade("BTCUSDT", 3),
         ticker("BTCUSDT", 4),
     )
-    assert intake.losses() == [] and intake.frames == 6
+    assert losses(intake) == [] and intake.frames == 6
     offer(intake, trade("ETHUSDT", 3))
-    assert intake.losses() == [("shed", BTC, 4)]
+    assert losses(intake) == [("shed", BTC, 4)]
     assert intake.frames == 3
     offer(intake, ticker("BTCUSDT", 5))
     assert taken(intake) == [trade("ETHUSDT", 1), trade("ETHUSDT", 2), trade("ETHUSDT", 3), ticker("BTCUSDT", 5)]
-    assert intake.losses() == []
+    assert losses(intake) == []
 
 
 def test_of_symbols_with_equally_many_the_first_by_name_is_shed() -> None:
     intake = made(frames_max=3)
     offer(intake, trade("ETHUSDT", 1), trade("BTCUSDT", 1), trade("ETHUSDT", 2), trade("BTCUSDT", 2))
-    assert intake.losses() == [("shed", BTC, 2)]
+    assert losses(intake) == [("shed", BTC, 2)]
 
 
 OFFERS = st.lists(
@@ -134,7 +144,7 @@ def test_every_frame_is_handed_out_or_told_as_lost_and_never_too_many_wait(
             if waiting is not None:
                 ended[symbol_of(waiting)] += 1
         elif action == "losses":
-            for _, symbol, frames in intake.losses():
+            for _, symbol, frames in losses(intake):
                 lost[symbol] += frames
         else:
             assert isinstance(action, tuple)
@@ -146,7 +156,7 @@ def test_every_frame_is_handed_out_or_told_as_lost_and_never_too_many_wait(
         assert len(intake._queue) <= 2 * frames_max, "frames that were given up take no room for long"
     while (waiting := intake.take()) is not None:
         ended[symbol_of(waiting)] += 1
-    for how, symbol, frames in intake.losses():
+    for how, symbol, frames in losses(intake):
         assert how in ("shed", "conflated") and frames > 0
         lost[symbol] += frames
     assert ended + lost == offered
@@ -158,7 +168,7 @@ def test_invented_names_do_not_fill_the_memory() -> None:
     for i in range(2_000):
         offer(intake, ticker(f"X{i}", 1))
         intake.take()
-        intake.losses()
+        losses(intake)
     assert len(intake._tickers) <= 50
 
 
@@ -200,3 +210,25 @@ def test_the_runner_journals_losses_before_the_next_frame_and_the_book_resyncs(t
     assert entries[at + 1] is lost[1] and isinstance(entries[at + 2], Frame), "losses come first"
     told = [record for _, records in host.seen for record in records if isinstance(record, IntakeOverloaded)]
     assert told == [IntakeOverloaded(BTC, 16, "shed"), IntakeOverloaded(ETH, 1, "conflated")]
+
+
+def test_conflation_is_told_once_a_second_and_shedding_at_once() -> None:
+    intake = made(conflate_from=1, frames_max=3)
+    offer(intake, ticker("BTCUSDT", 1), ticker("BTCUSDT", 2))
+    assert intake.lost and intake.losses(5 * S) == [("conflated", BTC, 1)]
+    offer(intake, ticker("BTCUSDT", 3), ticker("BTCUSDT", 4))
+    assert intake.lost and intake.losses(6 * S - 1) == []
+    offer(intake, trade("ETHUSDT", 1), trade("ETHUSDT", 2), trade("ETHUSDT", 3))
+    assert intake.losses(6 * S - 1) == [("shed", ETH, 3)]
+    assert intake.losses(6 * S) == [("conflated", BTC, 2)]
+    assert not intake.lost
+
+
+def test_what_waits_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alphapack.shell.intake.BYTES_MAX", 1_000)
+    intake = made()
+    large = trade("ETHUSDT", 1).ljust(600)
+    offer(intake, trade("BTCUSDT", 1), large, large)
+    assert losses(intake) == [("shed", ETH, 2)]
+    assert taken(intake) == [trade("BTCUSDT", 1)]
+    assert intake.bytes == 0

@@ -15,7 +15,7 @@ from alphapack.domain.market import BookState
 from alphapack.engine.ports import REJECTED_LINES_MAX, Ingested, NotAccepting, NotDurable, NotReady, RejectedLine
 from alphapack.shell import journal as journal_module
 from alphapack.shell import runner as runner_module
-from alphapack.shell.clock import SystemClock
+from alphapack.shell.clock import SystemClock, carried_on
 from alphapack.shell.intake import Intake
 from alphapack.shell.journal import read_journal
 from alphapack.shell.runner import Runner
@@ -47,13 +47,38 @@ def test_inputs_are_stamped_by_the_clock_and_never_go_back(tmp_path: Path) -> No
     run(live)
 
 
-def test_the_system_clock_starts_at_the_wall_and_follows_the_monotonic_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = SimpleNamespace(time_ns=lambda: START_NS, monotonic_ns=lambda: 70)
+def test_the_system_clock_starts_at_the_wall_and_follows_a_steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = SimpleNamespace(time_ns=lambda: START_NS, clock_gettime_ns=lambda which: 70)
     monkeypatch.setattr("alphapack.shell.clock.time", world)
     clock = SystemClock()
     world.time_ns = lambda: START_NS - 3_600 * S
-    world.monotonic_ns = lambda: 95
+    world.clock_gettime_ns = lambda which: 95
     assert clock.now_ns() == START_NS + 25, "a step of the wall clock does not matter"
+
+
+def test_a_clock_that_was_set_back_between_two_sessions_goes_on_from_where_the_engine_was() -> None:
+    behind = FakeClock(START_NS - 7_200 * S)
+    carried = carried_on(behind, START_NS)
+    assert carried.now_ns() == START_NS
+    behind.at_ns += 5 * S
+    assert carried.now_ns() == START_NS + 5 * S
+    assert carried_on(behind, START_NS - 8_000 * S) is behind
+
+
+def test_candles_alone_make_a_symbol_known(tmp_path: Path) -> None:
+    row = f'[[{START_NS // MS // 60_000 * 60_000 - 60_000},"1","2","1","2","5",{START_NS // MS // 60_000 * 60_000 - 1},"1",1,"1","1","0"]]'
+
+    async def live() -> None:
+        async with Live(tmp_path, clock=FakeClock()) as host:
+            host.runner.begin(CoreSettings(), "test", START_NS)
+            host.runner.step(Frame(host.engine.seq + 1, START_NS, VENUE, "BTCUSDT", row.encode()))
+            assert host.runner.resolve("btcusdt") == BTC
+            assert host.runner.microstructure(BTC) is None and host.runner.book(BTC, 5) is None
+            assert host.runner.history("microstructure", BTC, 0, 5) == {"ts_ms": []}
+            columns = host.runner.history("candles", BTC, 0, 5)
+            assert columns is not None and columns["close"] == [2.0]
+
+    run(live)
 
 
 def test_the_clock_of_a_recording_is_where_its_engine_stands(tmp_path: Path, entries: list[AnyInput]) -> None:

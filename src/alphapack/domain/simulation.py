@@ -13,6 +13,10 @@ DEPTH_MS_MIN, DEPTH_MS_MAX, DEPTH_MS_STEP = 50, 1_000, 50
 _NAME = re.compile(r"[A-Z0-9]{2,20}(_PERP)?")
 
 
+class SimulationRefused(ValueError):
+    """A market that cannot be simulated as it was asked for."""
+
+
 class SimulatorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of the simulated market.
 

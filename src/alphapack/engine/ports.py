@@ -25,6 +25,13 @@ class Codec(Protocol):
         """
         ...
 
+    def glance(self, payload: bytes) -> tuple[str, bool]:
+        """Return the venue's name in a frame, empty where it shows none, and whether it is a top-of-book ticker; never raises.
+
+        For a frame that says what it is not, the answer may be wrong.
+        """
+        ...
+
     def verdict(self, diff: DepthDiff, last: int, *, first_after_snapshot: bool) -> Verdict:
         """Judge a difference against the book's last update id by the venue's rule."""
         ...

@@ -406,20 +406,11 @@ class FeatureBook:
         """Replace the whole book. Raises ``FrameError`` or ``CrossedBook``, and the book is empty then."""
         self.clear()
         self.forget()
-        sides = steps.pairs(bids), steps.pairs(asks)
-        check_levels(max(map(len, sides)), BOOK_LEVELS_MAX)
-        every = sides[0] + sides[1]
-        prices, quantities = [price for price, _ in every], [quantity for _, quantity in every]
-        try:
-            self.refine(prices, quantities)
-        except FrameError:  # The steps learnt so far may be what is wrong: nothing that is counted in them is worth more.
-            self._reset_steps()
-            self.refine(prices, quantities)
+        sides = self._parse_whole(bids, asks)
         self._make_levels_room(*map(len, sides))
         kept = []
-        for side, sign in zip(sides, (1, -1), strict=True):
-            held = {sign * self._ticks(price): self._lots(quantity) for price, quantity in side}
-            pairs = sorted(((key, lots) for key, lots in held.items() if lots), reverse=True)
+        for side in sides:
+            pairs = sorted(((key, lots) for key, lots in dict(side).items() if lots), reverse=True)
             kept.append(np.array(pairs, np.int64).reshape(-1, 2).T)
         self._fill(*kept)
         best_bid, best_ask = self.best()
@@ -707,15 +698,47 @@ class FeatureBook:
 
     def _parse(self, bids: bytes, asks: bytes) -> tuple[int, int]:
         """Read both level lists into the scratch and return how many levels they have."""
-        if self.tick and self.lot:
-            marks, at, room = self.marks, int(self.marks[m.SCRATCH]), int(self.marks[m.SCRATCH + 1])
-            n, after = wire.levels(bids + b"}", 0, len(bids) + 1, 1, marks, marks, at, room)
-            k, after_asks = wire.levels(asks + b"}", 0, len(asks) + 1, -1, marks, marks, at + 2 * room, room)
-            if n >= 0 and k >= 0 and after == len(bids) and after_asks == len(asks):
-                return n, k
-        return self._parse_slowly(bids, asks)
+        counts = self._parse_quickly(bids, asks) if self.tick and self.lot else None
+        return counts or self._parse_slowly(bids, asks)
+
+    def _parse_quickly(self, bids: bytes, asks: bytes) -> tuple[int, int] | None:
+        """Do the same in the kernel; None where the lists are not plain, not on the known steps, or longer than the scratch."""
+        marks, at, room = self.marks, int(self.marks[m.SCRATCH]), int(self.marks[m.SCRATCH + 1])
+        n, after = wire.levels(bids + b"}", 0, len(bids) + 1, 1, marks, marks, at, room)
+        k, after_asks = wire.levels(asks + b"}", 0, len(asks) + 1, -1, marks, marks, at + 2 * room, room)
+        return (n, k) if n >= 0 and k >= 0 and after == len(bids) and after_asks == len(asks) else None
+
+    def _parse_whole(self, bids: bytes, asks: bytes) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """Read the two sides of a snapshot as keys and lots, in the venue's order, making the steps finer where they must be."""
+        most = max(bids.count(b"["), asks.count(b"["))
+        if self.tick and self.lot and most <= LEVELS_MAX:  # A thousand levels in decimals would take as long as a hundred frames.
+            if most > self.marks[m.SCRATCH + 1]:
+                self._widen_scratch(min(LEVELS_MAX, 1 << (most - 1).bit_length()))
+            counts = self._parse_quickly(bids, asks)
+            if counts is not None:
+                marks, at, room = self.marks, int(self.marks[m.SCRATCH]), int(self.marks[m.SCRATCH + 1])
+                starts = (at, at + 2 * room)
+                whole = [
+                    list(zip(marks[i : i + n].tolist(), marks[i + room : i + room + n].tolist(), strict=True))
+                    for i, n in zip(starts, counts, strict=True)
+                ]
+                return whole[0], whole[1]
+        sides = steps.pairs(bids), steps.pairs(asks)
+        check_levels(max(map(len, sides)), BOOK_LEVELS_MAX)
+        every = sides[0] + sides[1]
+        prices, quantities = [price for price, _ in every], [quantity for _, quantity in every]
+        try:
+            self.refine(prices, quantities)
+        except FrameError:  # The steps learnt so far may be what is wrong: nothing that is counted in them is worth more.
+            self._reset_steps()
+            self.refine(prices, quantities)
+        signed = [
+            [(sign * self._ticks(price), self._lots(lots)) for price, lots in side] for side, sign in zip(sides, (1, -1), strict=True)
+        ]
+        return signed[0], signed[1]
 
     def _parse_slowly(self, bids: bytes, asks: bytes) -> tuple[int, int]:
+        check_levels(max(bids.count(b"["), asks.count(b"[")) - 1, LEVELS_MAX)  # Before a second goes into reading them.
         sides = steps.pairs(bids), steps.pairs(asks)
         most = max(map(len, sides))
         check_levels(most, LEVELS_MAX)  # Before room is made for them.

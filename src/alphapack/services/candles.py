@@ -11,6 +11,7 @@ import numpy as np
 
 from alphapack.domain.context import Context
 from alphapack.domain.events import Candle, Candles, FrameError
+from alphapack.domain.market import NANOS_PER_MS
 from alphapack.models.candles import COLUMNS, MINUTE_MS, CandleSeries
 
 ROWS_MAX = 45 * 1_440
@@ -46,13 +47,21 @@ class CandleStore:
             return
         if symbol not in self._series and len(self._series) >= settings.symbols_max:
             raise FrameError(f"expected candles of at most {settings.symbols_max} symbols (core.symbols_max), found one more: {symbol}")
+        # A minute that has not ended may still change, and one of the future would keep all others from being asked for.
+        ended = [row for row in rows if row[0] + MINUTE_MS <= self._ctx.now_ns // NANOS_PER_MS]
+        if not ended:
+            return
         try:
-            values = np.array(rows, np.float64)
+            values = np.array(ended, np.float64)
             series = self._series.get(symbol) or CandleSeries(ROWS_MAX)
             series.merge(values)
         except ValueError as error:
             raise FrameError(str(error)) from None
         self._series[symbol] = series
+
+    def symbols(self) -> list[str]:
+        """Return every symbol with candles."""
+        return list(self._series)
 
     def count(self, symbol: str) -> int:
         """Return how many candles of a symbol are known."""

@@ -526,6 +526,10 @@ class Microstructure:
         """Return every symbol met, in order of name."""
         return sorted(self._markets)
 
+    def knows(self, symbol: str) -> bool:
+        """Tell whether there is a book of a symbol, proven or not."""
+        return symbol in self._markets
+
     def info(self, symbol: str) -> readings.SymbolInfo:
         """Return what is known about an instrument."""
         market = self._markets[symbol]

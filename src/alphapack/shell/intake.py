@@ -2,18 +2,20 @@
 
 Beyond ``conflate_from`` waiting frames, a top-of-book ticker replaces the one of its symbol that waits. At ``frames_max``
 the symbol with most frames waiting is shed whole. Both are journaled inputs; a shed symbol's book goes back to SYNCING.
-What a frame is about is read only where that is in question: reading it twice would cost as much as stepping it.
+What a frame is about is looked at only where that is in question, and no closer than it takes to tell them apart.
 """
 
 from collections import Counter, deque
 from collections.abc import Mapping
-from contextlib import suppress
 
-from alphapack.domain.events import FrameError, TopOfBook
+from alphapack.domain.market import NANOS_PER_S, symbol_id
 from alphapack.engine.ports import Codec
 
 FRAMES_MAX = 20_000
+BYTES_MAX = 256 << 20
 CONFLATE_FROM = 5_000
+TELL_NS = NANOS_PER_S
+"""Conflation is told once in so long, summed: there may be as much of it as there are frames."""
 
 
 class Waiting:
@@ -38,8 +40,11 @@ class Intake:
         self._crowded = False
         self._shed: Counter[str] = Counter()
         self._conflated: Counter[str] = Counter()
+        self._told_ns = 0
         self.frames = 0
         """Frames that wait."""
+        self.bytes = 0
+        """Their size."""
 
     def offer(self, venue: str, wire_symbol: str, payload: bytes, receive_ns: int = 0) -> None:
         """Take a frame in, giving up others or this one where there are too many."""
@@ -50,17 +55,25 @@ class Intake:
             self._crowded = False
         self._queue.append(waiting)
         self.frames += 1
-        if self.frames > self._frames_max:
+        self.bytes += len(payload)
+        while self.frames > self._frames_max or self.bytes > BYTES_MAX:
             self._shed_largest()
         if len(self._queue) > 2 * self._frames_max:
             self._queue = deque(one for one in self._queue if one.payload is not None)
 
-    def losses(self) -> list[tuple[str, str, int]]:
-        """Return and forget what was given up: ``(how, symbol, frames)``; to be journaled before the next frame."""
+    @property
+    def lost(self) -> bool:
+        """Whether anything was given up that was not told yet."""
+        return bool(self._shed or self._conflated)
+
+    def losses(self, now_ns: int) -> list[tuple[str, str, int]]:
+        """Return and forget what was given up: ``(how, symbol, frames)``; what was shed is to be journaled before the next frame."""
         lost = [("shed", symbol, frames) for symbol, frames in sorted(self._shed.items())]
-        lost += [("conflated", symbol, frames) for symbol, frames in sorted(self._conflated.items())]
         self._shed.clear()
-        self._conflated.clear()
+        if self._conflated and now_ns - self._told_ns >= TELL_NS:
+            lost += [("conflated", symbol, frames) for symbol, frames in sorted(self._conflated.items())]
+            self._conflated.clear()
+            self._told_ns = now_ns
         return lost
 
     def take(self) -> Waiting | None:
@@ -71,6 +84,7 @@ class Intake:
                 del self._tickers[waiting.symbol]
             if waiting.payload is not None:
                 self.frames -= 1
+                self.bytes -= len(waiting.payload)
                 return waiting
         return None
 
@@ -82,6 +96,7 @@ class Intake:
         if self._look_at(waiting).is_ticker:
             older = self._tickers.get(waiting.symbol)
             if older is not None and older.payload is not None:
+                self.bytes -= len(older.payload)
                 older.payload = None
                 self.frames -= 1
                 self._conflated[waiting.symbol] += 1
@@ -91,13 +106,9 @@ class Intake:
         """Read which symbol a frame is about, once."""
         if waiting.symbol or waiting.payload is None:
             return waiting
-        waiting.symbol = f"{waiting.venue}:{waiting.wire_symbol}"
         codec = self._codecs.get(waiting.venue)
-        if codec is not None:
-            with suppress(FrameError):  # The engine will say what is wrong with it.
-                events = codec.decode(waiting.payload, waiting.wire_symbol)
-                if events:
-                    waiting.symbol, waiting.is_ticker = events[0].symbol, len(events) == 1 and type(events[0]) is TopOfBook
+        name, waiting.is_ticker = codec.glance(waiting.payload) if codec is not None else ("", False)
+        waiting.symbol = symbol_id(waiting.venue, name or waiting.wire_symbol)
         return waiting
 
     def _shed_largest(self) -> None:
@@ -109,3 +120,4 @@ class Intake:
         self._tickers.pop(symbol, None)
         self._shed[symbol] += frames
         self.frames -= frames
+        self.bytes = sum(len(one.payload) for one in self._queue if one.payload is not None)

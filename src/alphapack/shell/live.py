@@ -50,6 +50,7 @@ class LiveMarkets:
     async def run(self, runner: Runner) -> None:
         """Follow the markets until cancelled; raises what a feed cannot begin with."""
         self._worker = Worker(self._works, runner.answered)
+        self._clock = runner.clock = runner.carried_on(self._clock)
         for plan, names in self._plans.items():
             receive = partial(runner.receive, plan.venue)
             feed = Feed(plan, names, receive, clock=self._monotonic, chance=self._chance, settings=self._settings)
@@ -92,10 +93,17 @@ class LiveMarkets:
         """Return how each feed stands."""
         return [feed.health() for feed, _ in self._feeds.values()]
 
+    def _lag_ns(self, runner: Runner, feed: Feed, names: tuple[str, ...]) -> int:
+        """Return how far the venue's clock is behind ours by the messages that came last, 0 before the first; late ones count too."""
+        market = runner.engine.microstructure
+        known = (market.health(symbol).lag_ms for name in names if market.knows(symbol := symbol_id(feed.plan.venue, name)))
+        lags = [lag_ms for lag_ms in known if lag_ms is not None]
+        return round(min(lags) * NANOS_PER_MS) if lags else 0
+
     async def _follow_candles(self, runner: Runner, feed: Feed, names: tuple[str, ...]) -> None:
         """Fetch the candles that are not known, then those of every minute once it has closed."""
         while True:
-            now_ms = self._clock.now_ns() // NANOS_PER_MS
+            now_ms = (self._clock.now_ns() - self._lag_ns(runner, feed, names)) // NANOS_PER_MS
             closed_ms = (now_ms - CANDLE_DELAY_MS) // MINUTE_MS * MINUTE_MS
             for name in names:
                 last_ms = runner.engine.candles.last_ms(symbol_id(feed.plan.venue, name))

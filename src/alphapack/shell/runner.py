@@ -31,7 +31,7 @@ from alphapack.engine.ports import (
     NotReady,
     RejectedLine,
 )
-from alphapack.shell.clock import Clock
+from alphapack.shell.clock import Clock, carried_on
 from alphapack.shell.committer import Committer, Put
 from alphapack.shell.intake import Intake
 from alphapack.shell.news import NewsRing
@@ -83,7 +83,7 @@ class Runner:
         self.messages = 0
         self._stepped: list[Put] = []
         self._rows: Callable[[], int] = lambda: 0
-        self._clock = clock
+        self.clock = clock
         self._config = config
         self._default_venue = default_venue
         self._accepts = accepts
@@ -113,8 +113,8 @@ class Runner:
 
         ``symbol`` is the venue's name of what a frame is about that does not say so itself. Called on the loop.
         """
-        assert self._clock is not None, "a source that pushes needs a clock"
-        self.intake.offer(venue, symbol, payload, self._clock.now_ns())
+        assert self.clock is not None, "a source that pushes needs a clock"
+        self.intake.offer(venue, symbol, payload, self.clock.now_ns())
         if not self._draining:
             self._draining = True
             self._loop.call_soon(self._drain_on)
@@ -147,9 +147,10 @@ class Runner:
         until = time.perf_counter() + SLICE_S
         more = True
         while more and time.perf_counter() < until:
-            for how, symbol, frames in self.intake.losses():
-                kind = Shed if how == "shed" else Conflated
-                self._take(kind(self.engine.seq + 1, self.engine.now_ns, symbol, frames))
+            if self.intake.lost:
+                for how, symbol, frames in self.intake.losses(self._now_ns()):
+                    kind = Shed if how == "shed" else Conflated
+                    self._take(kind(self.engine.seq + 1, self.engine.now_ns, symbol, frames))
             waiting = self.intake.take()
             more = waiting is not None
             if waiting is not None:
@@ -172,11 +173,19 @@ class Runner:
         """Say that what the source had to do before its first answer is done."""
         self._starting = None
 
+    def carried_on(self, clock: Clock) -> Clock:
+        """Return a source's clock, set forward where it is behind the engine's time."""
+        carried = carried_on(clock, self.engine.now_ns)
+        if carried is not clock:
+            behind_s = (self.engine.now_ns - clock.now_ns()) / NANOS_PER_S
+            _log.warning("the wall clock is behind the engine's time, which goes on from where it was", behind_s=round(behind_s, 3))
+        return carried
+
     async def beat(self) -> None:
         """Let the engine's clock go on for ever where nothing comes."""
-        assert self._clock is not None, "time passes by a clock"
+        assert self.clock is not None, "time passes by a clock"
         while True:
-            now_ns = self._clock.now_ns()
+            now_ns = self.clock.now_ns()
             if self._starting is None and now_ns - self.engine.now_ns >= BEAT_NS and not self.intake.frames:
                 self.submit(Heartbeat)
             await asyncio.sleep((BEAT_NS - now_ns % BEAT_NS) / NANOS_PER_S)
@@ -217,7 +226,7 @@ class Runner:
 
     def _now_ns(self) -> int:
         """Return the engine's time now; a recording's clock is where its engine stands."""
-        return max(self._clock.now_ns() if self._clock is not None else 0, self.engine.now_ns)
+        return max(self.clock.now_ns() if self.clock is not None else 0, self.engine.now_ns)
 
     async def play(
         self,
@@ -472,7 +481,7 @@ class Runner:
 
     def resolve(self, text: str) -> str | None:
         """Return the full name that ``BTCUSDT`` or ``venue:SYMBOL`` means; a bare name on several venues is the default venue's."""
-        known = self.engine.microstructure.symbols()
+        known = self._known()
         venue, colon, bare = text.partition(":")
         if colon:
             wanted = f"{venue.lower()}:{bare.upper()}"
@@ -481,6 +490,10 @@ class Runner:
         preferred = [name for name in named if name.partition(":")[0] == self._default_venue]
         return next(iter(preferred or named), None)
 
+    def _known(self) -> list[str]:
+        """Return every symbol with a book or candles, in order of name."""
+        return sorted({*self.engine.microstructure.symbols(), *self.engine.candles.symbols()})
+
     def symbols(self) -> list[readings.SymbolInfo]:
         """Return every known symbol in order of name."""
         market = self.engine.microstructure
@@ -488,11 +501,13 @@ class Runner:
 
     def microstructure(self, symbol: str) -> readings.Microstructure | None:
         """Return the features of a full symbol name."""
-        return self.engine.microstructure.microstructure(symbol)
+        market = self.engine.microstructure
+        return market.microstructure(symbol) if market.knows(symbol) else None
 
     def book(self, symbol: str, depth: int) -> readings.Book | None:
         """Return the best levels of a full symbol name."""
-        return self.engine.microstructure.book(symbol, depth)
+        market = self.engine.microstructure
+        return market.book(symbol, depth) if market.knows(symbol) else None
 
     def history(self, kind: str, symbol: str, from_ms: int, limit: int) -> dict[str, list[int] | list[float | None]] | None:
         """Return noted values by column; None for a kind that is not kept."""
@@ -500,7 +515,8 @@ class Runner:
             return self.engine.candles.history(symbol, from_ms, limit)
         if kind != "microstructure":
             return None
-        return self.engine.microstructure.history(symbol, from_ms, limit)
+        market = self.engine.microstructure
+        return market.history(symbol, from_ms, limit) if market.knows(symbol) else {"ts_ms": []}
 
     def config(self) -> dict[str, object]:
         """Return the effective settings, secrets masked."""

@@ -8,6 +8,7 @@ of candles behind what is served, and a restart goes on.
 import asyncio
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ import structlog
 from alphapack.domain.events import Record, WorkRequested
 from alphapack.domain.inputs import CoreSettings, Frame, InstrumentSettings
 from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, SIMULATOR, name_of, symbol_id, venue_of
-from alphapack.domain.simulation import SimulatorSettings
+from alphapack.domain.simulation import SimulationRefused, SimulatorSettings
 from alphapack.models.candles import MINUTE_MS
 from alphapack.models.simulator import Simulator
 from alphapack.services.microstructure import SNAPSHOT
@@ -73,6 +74,7 @@ class SimulatedMarket:
     async def run(self, runner: Runner) -> None:
         """Follow the market until cancelled."""
         self._worker = Worker(self._works, runner.answered)
+        self._clock = runner.carried_on(self._clock)
         try:
             while True:
                 await self._session(runner)
@@ -82,7 +84,7 @@ class SimulatedMarket:
 
     async def make(self, runner: Runner) -> None:
         """Make the past alone, to the very time that the clock shows."""
-        await self._roll(runner, self._open(runner), 0)
+        await self._roll(runner, await self._open(runner), 0)
 
     def start(self, request: WorkRequested) -> None:
         """Begin work that the core asks for while it lives."""
@@ -94,7 +96,7 @@ class SimulatedMarket:
 
     async def _session(self, runner: Runner) -> None:
         """Make the past, then live on until the market is an hour behind (the machine slept)."""
-        market = self._open(runner)
+        market = await self._open(runner)
         runner.executor = None
         await self._roll(runner, market, NEAR_NS)
         runner.executor = self
@@ -108,7 +110,7 @@ class SimulatedMarket:
             await asyncio.sleep(PACE_S if behind_ns <= NEAR_NS else 0)
         _log.warning("the market stood still and begins a new session", behind_s=behind_ns // NANOS_PER_S)
 
-    def _open(self, runner: Runner) -> Simulator:
+    async def _open(self, runner: Runner) -> Simulator:
         """Begin a session: what is traded, and the candles between what is known and the flow."""
         engine, names = runner.engine, self._settings.symbols
         start_ns = self._clock.now_ns() - self._past_ns
@@ -119,13 +121,21 @@ class SimulatedMarket:
         last = [engine.candles.last_ms(symbol_id(SIMULATOR, name)) for name in names]
         known_ms = min((one for one in last if one is not None), default=0) if None not in last else 0
         history = min(self._history_minutes, max(0, (start_ms - known_ms) // MINUTE_MS - 1))
-        self._market = market = Simulator(self._settings, start_ns, history_minutes=history, prices=_prices(runner, names))
+        runner.starting("simulating thirty days of candles")
+        try:
+            make = partial(Simulator, self._settings, start_ns, history_minutes=history, prices=_prices(runner, names))
+            self._market = market = await asyncio.to_thread(make)
+        except ValueError as error:
+            raise SimulationRefused(str(error)) from None
         runner.begin(self._settled(runner, market, start_ms), SIMULATOR, start_ns)
         self._wanted.clear()
         self._frame(runner, "", market.exchange_info())
         for name in names:
             for from_ms in range(start_ms - history * MINUTE_MS, start_ms, PAGE * MINUTE_MS):
                 self._frame(runner, name, market.klines(name, from_ms, min(from_ms + PAGE * MINUTE_MS, start_ms) - 1, PAGE))
+                runner.hand_over()
+                await asyncio.sleep(0)
+                await runner.disk()
         self._candles_ms = start_ms
         for name in names:  # Books that were known before this session may not link up with it.
             self._wanted[symbol_id(SIMULATOR, name)] = None

@@ -38,6 +38,9 @@ from alphapack.domain.market import SIMULATOR, Step, Verdict, symbol_id
 from alphapack.kernels.wire import BINANCE_FUTURES, BINANCE_SPOT, MICROSECONDS_FROM, MILLISECONDS_MAX, TIME_MAX
 
 Market = Literal["spot", "usdm", "coinm"]
+NAME_WITHIN = 256
+"""Bytes within which the frames of every stream name their symbol."""
+_NAME = re.compile(rb'"s":"([^"]{1,40})"')
 NAME_LENGTH_MAX = 40
 """Longest name taken for a symbol; delivery contracts and multiplied tokens stay far below."""
 ID_MAX = (1 << 63) - 1
@@ -152,6 +155,12 @@ class BinanceCodec:
         if bytes(wire.symbols):
             return self._listings(payload)
         return (self._unnamed(wire, symbol, payload),)
+
+    def glance(self, payload: bytes) -> tuple[str, bool]:
+        """Look at the first bytes: the name behind ``"s"``, and whether ``bookTicker`` stands there or, on spot, ``u`` comes first."""
+        found = _NAME.search(payload, 0, NAME_WITHIN)
+        ticker = payload.find(b"bookTicker", 0, NAME_WITHIN) >= 0 or payload.startswith(b'{"u":')
+        return (found[1].decode(errors="replace") if found is not None else ""), ticker
 
     def verdict(self, diff: DepthDiff, last: int, *, first_after_snapshot: bool) -> Verdict:
         """Judge ``diff`` against the last update id of the book by this market's rule (numbers in the module's text)."""
