@@ -419,6 +419,13 @@ def test_without_names_it_is_the_simulator() -> None:
 def test_symbols_of_venues_are_followed_live() -> None:
     source = chosen(("binance-usdm", "BTCUSDT"), ("binance-spot", "ETHUSDT"), ("binance-usdm", "SOLUSDT"))
     assert (source.folder, source.default_venue) == ("live-binance-spot+binance-usdm", "binance-usdm")
+
+
+def test_what_comes_from_elsewhere_has_a_folder_of_its_own() -> None:
+    symbols = ["binance-usdm:BTCUSDT"]
+    addresses = [config.LiveSection(), config.LiveSection(ws_url="ws://127.0.0.1:1"), config.LiveSection(rest_url="http://127.0.0.1:1")]
+    folders = [app.live(Settings(live=live), symbols).folder for live in addresses]
+    assert folders[0] == "live-binance-usdm" and len(set(folders)) == 3
     assert source.text == "binance-usdm BTCUSDT SOLUSDT, binance-spot ETHUSDT"
     assert source.clock is not None
 

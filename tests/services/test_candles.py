@@ -178,3 +178,17 @@ def test_what_was_held_before_is_gone_after_a_load() -> None:
     assert isinstance(engine.candles, CandleStore)
     engine.candles.load(empty.candles.save())
     assert engine.candles.count(BTC) == 0 and engine.candles.save() == empty.candles.save()
+
+
+def test_a_minute_that_has_not_ended_is_left_out_until_it_has() -> None:
+    engine = begun()
+    send(engine, [row(58), row(59), row(60), row(100_000)], "BTCUSDT")
+    assert minutes(engine) == [58, 59], "engine time is the end of minute 59"
+    engine.step(Frame(engine.seq + 1, engine.now_ns + MINUTE_MS * 1_000_000, "binance-usdm", "BTCUSDT", json.dumps([row(60)]).encode()))
+    assert minutes(engine) == [58, 59, 60]
+
+
+def test_candles_of_the_future_alone_leave_the_symbol_unknown() -> None:
+    engine = begun()
+    send(engine, [row(100_000)], "BTCUSDT")
+    assert engine.candles.symbols() == [] and engine.candles.last_ms(BTC) is None

@@ -18,9 +18,13 @@ ROWS_MAX = 45 * 1_440
 """Candles kept a symbol: thirty days and half as many again."""
 
 
+_HEAD_BYTES = 4
+
+
 class _Saved(msgspec.Struct, array_like=True):
     version: int
-    series: dict[str, bytes]
+    rows: dict[str, int]
+    """How many candles of each symbol follow."""
 
 
 class CandleStore:
@@ -81,13 +85,18 @@ class CandleStore:
         return (self._series.get(symbol) or CandleSeries(ROWS_MAX)).columns(from_ms, limit)
 
     def save(self) -> bytes:
-        """Return every candle."""
-        return msgspec.msgpack.encode(_Saved(1, {symbol: series.rows.tobytes() for symbol, series in self._series.items()}))
+        """Return every candle: a head, and behind it the rows as they lie, in one copy because they are many."""
+        head = msgspec.msgpack.encode(_Saved(2, {symbol: len(series.rows) for symbol, series in self._series.items()}))
+        rows = (series.rows.data for series in self._series.values())
+        return b"".join((len(head).to_bytes(_HEAD_BYTES, "little"), head, *rows))
 
     def load(self, state: bytes) -> None:
         """Replace everything by what ``save`` returned."""
-        saved = msgspec.msgpack.decode(state, type=_Saved)
+        at = _HEAD_BYTES + int.from_bytes(state[:_HEAD_BYTES], "little")
+        saved = msgspec.msgpack.decode(state[_HEAD_BYTES:at], type=_Saved)
+        width = 1 + len(COLUMNS)
         self._series = {}
-        for symbol, rows in saved.series.items():
+        for symbol, n in saved.rows.items():
             self._series[symbol] = CandleSeries(ROWS_MAX)
-            self._series[symbol].merge(np.frombuffer(rows).reshape(-1, 1 + len(COLUMNS)))
+            self._series[symbol].merge(np.frombuffer(state, np.float64, n * width, at).reshape(n, width))
+            at += 8 * n * width
