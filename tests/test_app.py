@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 import alphapack
-from alphapack import app, cli
+from alphapack import app, cli, config
 from alphapack.config import Settings
 from alphapack.domain.feeds import UnknownVenue
 from alphapack.domain.inputs import CoreSettings
@@ -419,6 +419,8 @@ def test_without_names_it_is_the_simulator() -> None:
 def test_symbols_of_venues_are_followed_live() -> None:
     source = chosen(("binance-usdm", "BTCUSDT"), ("binance-spot", "ETHUSDT"), ("binance-usdm", "SOLUSDT"))
     assert (source.folder, source.default_venue) == ("live-binance-spot+binance-usdm", "binance-usdm")
+    assert source.text == "binance-usdm BTCUSDT SOLUSDT, binance-spot ETHUSDT"
+    assert source.clock is not None
 
 
 def test_what_comes_from_elsewhere_has_a_folder_of_its_own() -> None:
@@ -426,8 +428,6 @@ def test_what_comes_from_elsewhere_has_a_folder_of_its_own() -> None:
     addresses = [config.LiveSection(), config.LiveSection(ws_url="ws://127.0.0.1:1"), config.LiveSection(rest_url="http://127.0.0.1:1")]
     folders = [app.live(Settings(live=live), symbols).folder for live in addresses]
     assert folders[0] == "live-binance-usdm" and len(set(folders)) == 3
-    assert source.text == "binance-usdm BTCUSDT SOLUSDT, binance-spot ETHUSDT"
-    assert source.clock is not None
 
 
 @pytest.mark.parametrize("venue", ["kraken", "binance", "Binance-usdm", ""])
