@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,11 @@ from alphapack import cli
 from alphapack.config import Settings
 from alphapack.domain.inputs import Frame
 from alphapack.domain.readings import SymbolHealth
+from alphapack.domain.simulation import SimulationRefused
 from alphapack.shell.captures import CaptureError
 from alphapack.shell.folders import EngineFolder, Lock
 from alphapack.shell.journal import FileJournal
+from alphapack.shell.mock import MockSettings
 
 COMMANDS = ["serve", "record", "mock", "replay", "convert", "init", "config", "doctor", "reset"]
 HEALTH = SymbolHealth("LIVE", 1, -2.5, 12, 1, 2, 3, 4, 503, 5, 6, 7)
@@ -162,9 +165,17 @@ def test_config_says_where_each_value_came_from(folder: Path) -> None:
         (["serve", "--symbols", "x-y"], "2 to 20 capital letters"),
         (["record", "--symbols", "BTCUSDT"], "--output"),
         (["record", "--seconds", "0", "-o", "x"], "above 0"),
+        (["record", "--seconds", "inf", "-o", "x"], "ten years"),
+        (["record", "--seconds", "5e9", "--speed", "max", "-o", "x"], "ten years"),
         (["record", "--start", "2026-01-01", "-o", "x"], "--speed max"),
         (["record", "--speed", "max", "-o", "x"], "--seconds"),
         (["record", "--speed", "max", "--seconds", "5", "--start", "soon", "-o", "x"], "2026-01-01T00:00:00Z"),
+        (["record", "--speed", "max", "--seconds", "5", "--start", "2200-01-01", "-o", "x"], "before 2100, found '2200-01-01' and 5"),
+        (["record", "--speed", "max", "--seconds", "5", "--start", "1969-12-31T23:59:59Z", "-o", "x"], "--start from 1970 on"),
+        (["record", "--speed", "max", "--seconds", "61", "--start", "2099-12-31T23:59:00Z", "-o", "x"], "before 2100"),
+        (["mock", "--venue", "binance-spot", "--symbols", "binance-usdm:BTCUSDT"], "symbols of binance-spot, found 'binance-usdm:BTCUSDT'"),
+        (["mock", "--capture", "sim_X.raw", "--symbols", "X"], "--symbols of the simulator alone"),
+        (["mock", "--ws-url", "ws://127.0.0.1"], "--ws-url"),
         (["serve", "--capture", "nowhere.raw"], "nowhere.raw"),
         (["serve", "--capture", "sim_X.raw", "--speed", "fast"], "capture.speed"),
         (["serve", "--capture", "sim_X.raw", "--speed", "0"], "> 0"),
@@ -222,6 +233,50 @@ def test_serve_without_a_recording_follows_a_market(app: FakeApp, arguments: str
     assert (settings.simulator.seed, settings.simulator.edge, settings.simulator.symbols) == (9, 0.0, simulated)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        ("--venue sim", "expected a venue of binance-spot, binance-usdm, binance-coinm, found 'sim'"),
+        ("--symbols BTCUSD_PERP", "expected a symbol such as BTCUSDT, found BTCUSD_PERP"),
+        ("--venue binance-coinm --symbols BTCUSDT", "expected a perpetual of COIN-M such as BTCUSD_PERP, found BTCUSDT"),
+        ("--fault-kinds drp", "expected faults of the kinds drop, duplicate,"),
+        ("--fault-kinds drop,drp", "http_429, http_418, found 'drp'"),
+        ("--port 70000", "expected a port of 0 to 65535, found 70000"),
+        ("--fault-every -1 --symbols BTCUSDT", "expected"),
+    ],
+)
+def test_a_mock_exchange_that_cannot_be_is_code_2_with_a_line_of_sense(
+    arguments: str, found: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert found in failed(capsys, "mock", *arguments.split())
+
+
+def test_the_seed_is_of_the_faults_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(tape: object, settings: MockSettings) -> None:
+        assert (settings.market, settings.seed, settings.port, settings.fault_kinds) == ("spot", 9, 5001, ("drop",))
+        raise ValueError("expected no exchange here")
+
+    monkeypatch.setattr("alphapack.shell.mock.MockExchange", refuse)
+    arguments = "--venue binance-spot --symbols binance-spot:btcusdt --seed 9 --fault-kinds drop"
+    assert failed(capsys, "mock", *arguments.split()) == "error: mock: expected no exchange here\n"
+
+
+def test_a_taken_port_of_the_mock_exchange_is_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        error = failed(capsys, "mock", "--symbols", "BTCUSDT", "--port", str(port))
+    assert error == f"error: port {port} of 127.0.0.1 is in use; choose another with --port {port + 1}\n"
+
+
+def test_the_help_of_the_mock_exchange_is_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["mock", "--help"]) == cli.DONE
+    text = " ".join(re.sub(r"[│╭╰─╮╯]", " ", capsys.readouterr().out).split())
+    assert "5001 if left out" in text and "binance-usdm (the default), binance-spot or binance-coinm" in text
+    assert "--ws-url" not in text and "--rest-url" not in text and " sim," not in text
+
+
 def test_errors_of_the_world_have_their_codes(app: FakeApp, capsys: pytest.CaptureFixture[str]) -> None:
     from alphapack.api.server import CannotListen, RefusedBind
     from alphapack.shell.folders import AlreadyRunning
@@ -233,6 +288,7 @@ def test_errors_of_the_world_have_their_codes(app: FakeApp, capsys: pytest.Captu
         (AlreadyRunning(Path("state"), 7), 2),
         (RefusedBind("public"), 2),
         (CannotListen("port taken"), 2),
+        (SimulationRefused("no such symbol"), 2),
         (JournalDamaged("byte 7"), 1),
         (LedgerError("row 7"), 1),
         (OSError(28, "No space left on device"), 1),
@@ -358,8 +414,6 @@ def test_doctor_checks_and_fails_on_what_is_wrong(
 
 
 def test_doctor_names_a_taken_port(capsys: pytest.CaptureFixture[str]) -> None:
-    import socket
-
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()

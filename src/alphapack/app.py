@@ -21,6 +21,7 @@ from alphapack.domain.feeds import FeedPlan, UnknownVenue
 from alphapack.domain.inputs import AnyInput, CoreSettings, Frame
 from alphapack.domain.market import NANOS_PER_S, SIMULATOR, name_of, symbol_id, venue_of
 from alphapack.domain.readings import SymbolHealth
+from alphapack.domain.simulation import SimulationRefused
 from alphapack.engine.engine import Engine
 from alphapack.models import book, microprice, simulator
 from alphapack.services.microstructure import MICROPRICE
@@ -36,8 +37,7 @@ from alphapack.shell.simulated import HISTORY_MINUTES, SimulatedMarket
 from alphapack.venues import binance, binance_api
 
 if TYPE_CHECKING:
-    from alphapack.shell.mock import MockSettings
-    from alphapack.shell.tapes import Tape
+    from alphapack.shell.mock import MockExchange
 
 _T = TypeVar("_T")
 
@@ -264,7 +264,8 @@ def healths(engine: Engine) -> dict[str, SymbolHealth]:
 
 def mock(settings: Settings, venue: str, capture_paths: list[Path], options: Mapping[str, object]) -> int:
     """Play an exchange on this machine until a signal stops it; ``options`` are those of ``MockSettings``."""
-    from alphapack.shell.mock import MockSettings
+    from alphapack.shell.faults import KINDS
+    from alphapack.shell.mock import MockExchange, MockSettings, PortTaken
     from alphapack.shell.tapes import CaptureTape, Tape, TapeError
 
     codecs = {codec.venue: codec for codec in binance.codecs()}
@@ -272,25 +273,37 @@ def mock(settings: Settings, venue: str, capture_paths: list[Path], options: Map
         known = ", ".join(name for name in codecs if name != SIMULATOR)
         raise UnknownVenue(f"expected a venue of {known}, found {venue!r}")
     kind = msgspec.convert(venue.removeprefix("binance-"), binance.Market)
+    kinds = options.get("fault_kinds", ())
+    unknown = [one for one in kinds if one not in KINDS] if isinstance(kinds, list | tuple) else []
+    if unknown:
+        raise TapeError(f"expected faults of the kinds {', '.join(KINDS)}, found {unknown[0]!r}")
     try:
-        played = msgspec.convert({**options, "market": kind}, MockSettings)
-    except (ValueError, msgspec.ValidationError) as error:
+        played = msgspec.convert({**options, "market": kind, "seed": settings.simulator.seed}, MockSettings)
+    except msgspec.ValidationError as error:
         raise TapeError(f"mock: {error}") from None
     if capture_paths:
         found = captures.Capture(capture_paths, venue=venue, report=lambda one: _log.warning("capture", detail=str(one)), venues=venues())
         tape: Tape = CaptureTape(found, codecs[venue], kind)
     else:
-        tape = simulator.Simulator(settings.simulator, SystemClock().now_ns(), market=kind, history_minutes=HISTORY_MINUTES)
-    return _run(_mock(tape, played, venue))
+        try:
+            tape = simulator.Simulator(settings.simulator, SystemClock().now_ns(), market=kind, history_minutes=HISTORY_MINUTES)
+        except ValueError as error:
+            raise SimulationRefused(str(error)) from None
+    try:
+        exchange = MockExchange(tape, played)
+    except ValueError as error:
+        raise TapeError(f"mock: {error}") from None
+    try:
+        return _run(_mock(exchange, venue))
+    except PortTaken as error:
+        raise server.CannotListen(str(error)) from None
 
 
-async def _mock(tape: "Tape", played: "MockSettings", venue: str) -> int:
-    from alphapack.shell.mock import MockExchange
-
+async def _mock(exchange: "MockExchange", venue: str) -> int:
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    async with MockExchange(tape, played) as exchange:
+    async with exchange:
         at = f"127.0.0.1:{exchange.port}"
         command = f"alphapack serve --venue {venue} --symbols {','.join(exchange.symbols)} --ws-url ws://{at} --rest-url http://{at}"
         _log.info("mock exchange", venue=venue, url=f"http://{at}", follow_it=command)
@@ -365,7 +378,8 @@ async def _serve(settings: Settings, source: Source, folder: folders.EngineFolde
         if done == {following} and following.exception() is None:  # What was played stays to be looked at.
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         failed = await runner.end(following, *([beating] if beating is not None else []))
-        runner.checkpoint()
+        if failed is None:  # A state that could not be stepped on is none to go on from.
+            runner.checkpoint()
         whole = await asyncio.to_thread(committer.close, CLOSE_TIMEOUT_S)
         listener.stop()
         await http

@@ -27,6 +27,8 @@ _T = TypeVar("_T")
 
 DONE, FAILED, USAGE = 0, 1, 2
 INTERRUPTED = 130
+MOCK_PORT = 5001
+SECONDS_MAX = 3_652 * 86_400
 _FILE_COLUMNS = 200  # Where no terminal sets a width, a row is a line.
 
 app = App(
@@ -184,8 +186,8 @@ def record(
 
     Live: `alphapack record --venue binance-usdm --symbols BTCUSDT,ETHUSDT -o recording`
     """
-    if seconds is not None and not 0 < seconds < math.inf:
-        raise UsageError(f"expected --seconds above 0, found {seconds}")
+    if seconds is not None and not 0 < seconds <= SECONDS_MAX:
+        raise UsageError(f"expected --seconds above 0 and up to {SECONDS_MAX} (ten years), found {seconds:g}")
     from alphapack.domain.market import SIMULATOR
 
     settings = common.read(**market.overrides()).settings
@@ -201,7 +203,7 @@ def record(
     else:
         if speed != "max" or seconds is None or names[0][0] != SIMULATOR:
             raise UsageError("expected --speed max with --seconds and the simulator: what is live has a pace of its own")
-        source = application.simulated_at_once(settings, _time_ns(start), seconds)
+        source = application.simulated_at_once(settings, _start_ns(start, seconds), seconds)
     with _progress("record", unit="s") as advance:
         engine = application.record(
             settings, source, names, output, seconds if speed is None else None, lambda done: advance(round(done), round(seconds or 0))
@@ -218,25 +220,33 @@ def mock(
     capture: Annotated[
         tuple[Path, ...], Parameter(help="Recordings to play in place of the simulator.", consume_multiple=True, negative=())
     ] = (),
-    port: Annotated[int, Parameter(help="Port to listen on, of this machine alone; 0 takes a free one.")] = 5001,
+    venue: Annotated[
+        str, Parameter(help="Whose wire it speaks: binance-usdm (the default), binance-spot or binance-coinm.")
+    ] = "binance-usdm",
+    symbols: Annotated[
+        tuple[str, ...], Parameter(help="Symbols of the simulator, such as BTCUSDT,ETHUSDT.", consume_multiple=True, negative=())
+    ] = (),
+    seed: Annotated[int | None, Parameter(help="Seed of the simulated market and of the faults.")] = None,
+    edge: Annotated[float | None, Parameter(help="Strength of the edge planted in that market; 0: none.")] = None,
+    port: Annotated[
+        int, Parameter(help=f"Port to listen on, of this machine alone; {MOCK_PORT} if left out, 0 takes a free one.")
+    ] = MOCK_PORT,
     speed: Annotated[float, Parameter(help="Times real time.")] = 1.0,
     rate: Annotated[float | None, Parameter(help="Messages a second, in place of a pace.")] = None,
     fault_every: Annotated[int, Parameter(help="Messages from one injected fault to the next, in the mean; 0: none.")] = 0,
     fault_kinds: Annotated[tuple[str, ...], Parameter(help="Kinds of faults; all if left out.", consume_multiple=True, negative=())] = (),
-    market: Market = Market(),
     common: Common = Common(),
 ) -> int:
     """Play an exchange on this machine that speaks Binance's wire, to try things out against, with faults if asked for.
 
     Example: `alphapack mock --venue binance-usdm --fault-every 5000`
     """
-    from alphapack.domain.market import SIMULATOR
-
-    venue = market.venue if market.venue not in (None, SIMULATOR) else "binance-usdm"
-    names = tuple(symbol.rpartition(":")[2].upper() for symbol in _separate(market.symbols))
+    if capture and symbols:
+        raise UsageError("expected --symbols of the simulator alone, found it with --capture: a recording is played whole")
+    names = tuple(_name_at(venue, symbol) for symbol in _separate(symbols))
     if not names and venue == "binance-coinm":
         names = ("BTCUSD_PERP", "ETHUSD_PERP")
-    settings = common.read(simulator__seed=market.seed, simulator__edge=market.edge, simulator__symbols=names or None).settings
+    settings = common.read(simulator__seed=seed, simulator__edge=edge, simulator__symbols=names or None).settings
     _check_files(capture)
     from alphapack import app as application
     from alphapack.shell import logs
@@ -244,7 +254,7 @@ def mock(
     logs.set_up(settings.log.level, json=settings.log.json)
     code: int = application.mock(
         settings,
-        str(venue),
+        venue,
         list(capture),
         {
             "port": port,
@@ -466,6 +476,7 @@ def _code_of(error: Exception) -> int | None:
     """Return the exit code of an error that a user can act on, None for any other."""
     from alphapack.api.server import CannotListen, RefusedBind
     from alphapack.domain.feeds import UnknownSymbol, UnknownVenue
+    from alphapack.domain.simulation import SimulationRefused
     from alphapack.shell.captures import CaptureError
     from alphapack.shell.convert import ConversionError
     from alphapack.shell.folders import AlreadyRunning, FolderError
@@ -477,7 +488,7 @@ def _code_of(error: Exception) -> int | None:
 
     usage = (
         *(CaptureError, ConversionError, FolderError, AlreadyRunning, JournalLocked, RefusedBind, CannotListen),
-        *(UnknownSymbol, UnknownVenue, TapeError),
+        *(UnknownSymbol, UnknownVenue, SimulationRefused, TapeError),
     )
     if isinstance(error, usage):
         return USAGE
@@ -527,18 +538,29 @@ def _full_names(symbols: Sequence[str], paths: Sequence[Path], venue: str | None
     return tuple(dict.fromkeys(names))
 
 
-def _time_ns(text: str | None) -> int | None:
-    """Return a UTC time such as ``2026-01-01T00:00:00Z`` in nanoseconds."""
-    if text is None:
-        return None
+def _start_ns(text: str | None, seconds: float) -> int | None:
+    """Return a UTC time such as ``2026-01-01T00:00:00Z`` in nanoseconds, from which ``seconds`` must end before 2100."""
     from datetime import datetime, timedelta
 
+    epoch, end = datetime(1970, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
+    if text is None:
+        return None
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(f"expected a UTC time such as 2026-01-01T00:00:00Z, found {text!r}") from None
     time = time if time.tzinfo is not None else time.replace(tzinfo=UTC)
-    return (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1_000
+    if not epoch <= time < end or seconds > (end - time).total_seconds():
+        raise UsageError(f"expected --start from 1970 on, and --seconds that end before 2100, found {text!r} and {seconds:g}")
+    return (time - epoch) // timedelta(microseconds=1) * 1_000
+
+
+def _name_at(venue: str, symbol: str) -> str:
+    """Return the name of SYMBOL or VENUE:SYMBOL, which must be of ``venue``."""
+    stated, _, name = symbol.rpartition(":")
+    if not name or stated.lower() not in ("", venue):
+        raise UsageError(f"expected symbols of {venue}, found {symbol!r}: an exchange is of one --venue")
+    return name.upper()
 
 
 def _separate(symbols: Sequence[str]) -> list[str]:

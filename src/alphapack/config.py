@@ -54,7 +54,7 @@ class StorageSection(msgspec.Struct, frozen=True):
 
     data_dir: Annotated[_Text | None, Meta(description="folder of all state; unset: the user's data folder")] = None
     segment_mb: Annotated[int, Meta(ge=1, le=4096, description="size at which the journal begins a new segment")] = 256
-    checkpoint_inputs: Annotated[int, Meta(ge=1, description="a checkpoint at least every so many inputs")] = 20_000
+    checkpoint_inputs: Annotated[int, Meta(ge=1, description="a checkpoint at least every so many inputs")] = 100_000
     checkpoint_s: Annotated[float, Meta(gt=0, description="and at least every so many seconds")] = 60.0
     retain_gb: Annotated[float, Meta(gt=0, description="journal kept; only what a verified checkpoint covers is deleted")] = 20.0
 

@@ -8,7 +8,7 @@ import pytest
 from alphapack.domain.inputs import CoreSettings, Frame, Heartbeat
 from alphapack.shell import convert as module
 from alphapack.shell.captures import Capture, Line, open_inputs
-from alphapack.shell.convert import ConversionError, convert, lines_of
+from alphapack.shell.convert import ConversionError, convert, lines_of, packed
 from alphapack.shell.journal import FileJournal
 
 LINES = [Line(5, "sim", "X", b'{"a": 1}', 0, 1), Line(7, "sim", "X", b"[\xff]", 0, 2), Line(7, "sim", "X", b"{}", 0, 3)]
@@ -23,6 +23,15 @@ def test_a_capture_written_reads_back(tmp_path: Path, suffix: str) -> None:
     first = out.read_bytes()
     convert(iter(LINES), out)
     assert out.read_bytes() == first, "equal messages make equal files"
+
+
+@pytest.mark.parametrize("suffix", [".raw", ".raw.gz", ".raw.zst"])
+def test_parts_that_are_packed_read_as_one_file(tmp_path: Path, suffix: str) -> None:
+    parts = [b"%d %b\n" % (line.receive_ns, line.payload) for line in LINES]
+    out = tmp_path / f"sim_X{suffix}"
+    out.write_bytes(b"".join(packed(part, out.suffix) for part in parts))
+    assert list(Capture([out], report=lambda one: pytest.fail(str(one)))) == LINES
+    assert [packed(part, out.suffix) for part in parts] == [packed(part, out.suffix) for part in parts]
 
 
 def test_several_captures_merge_into_one(tmp_path: Path) -> None:

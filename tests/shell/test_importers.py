@@ -78,28 +78,28 @@ def decoded(lines: Sequence[Line]) -> list[Any]:
             f"{AGG}\n7,55000.10,0.002,11,13,1723104000123,true\n",
             "binance-usdm",
             1723104000123_000_000,
-            Trade("binance-usdm:BTCUSDT", 1723104000123_000_000, 11, 13, b'"55000.10"', b'"0.002"', False, True),
+            Trade("binance-usdm:BTCUSDT", 1723104000123_000_000, 11, 13, b'"55000.10"', b'"0.002"', False, 7),
         ),
         (
             "BTCUSDT-aggTrades-2025-01.zip",
             "7,55000.10000000,0.00200000,11,11,1735689600010866,False,True\r\n",
             "binance-spot",
             1735689600010866_000,
-            Trade("binance-spot:BTCUSDT", 1735689600010866_000, 11, 11, b'"55000.10000000"', b'"0.00200000"', True, True),
+            Trade("binance-spot:BTCUSDT", 1735689600010866_000, 11, 11, b'"55000.10000000"', b'"0.00200000"', True, 7),
         ),
         (
             "BTCUSDT-trades-2024-08-08.zip",
             "9,1e-7,2,0.0000002,1723104000123,True,True\n",
             "binance-spot",
             1723104000123_000_000,
-            Trade("binance-spot:BTCUSDT", 1723104000123_000_000, 9, 9, b'"0.0000001"', b'"2"', False, False),
+            Trade("binance-spot:BTCUSDT", 1723104000123_000_000, 9, 9, b'"0.0000001"', b'"2"', False),
         ),
         (
             "BTCUSD_PERP-trades-2024-08-08.zip",
             "id,price,qty,base_qty,time,is_buyer_maker\n9,55000.1,3,0.0005,1723104000123,false\n",
             "binance-coinm",
             1723104000123_000_000,
-            Trade("binance-coinm:BTCUSD_PERP", 1723104000123_000_000, 9, 9, b'"55000.1"', b'"3"', True, False),
+            Trade("binance-coinm:BTCUSD_PERP", 1723104000123_000_000, 9, 9, b'"55000.1"', b'"3"', True),
         ),
         (
             "BTCUSDT-bookTicker-2024-03-01.zip",
@@ -391,7 +391,7 @@ def test_trades_and_quotes_of_tardis_keep_their_numbers(tmp_path: Path) -> None:
     lines = list(opened(trades, quotes, report=told.append))
     assert decoded(lines) == [
         TopOfBook("binance-usdm:BTCUSDT", US * 1_000, 0, b'"60000.1"', b'"5"', b'"60000.2"', b'"4"'),
-        Trade("binance-usdm:BTCUSDT", US * 1_000, 42, 42, b'"60000.10"', b'"1.50"', True, False),
+        Trade("binance-usdm:BTCUSDT", US * 1_000, 42, 42, b'"60000.10"', b'"1.50"', True),
     ]
     assert [(one.file, one.line) for one in told] == [(str(quotes), 3)]
 

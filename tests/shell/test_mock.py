@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 import uvloop
+from yarl import URL
 
 from alphapack.domain.events import DepthDiff, DepthSnapshot
 from alphapack.domain.market import Verdict
@@ -17,7 +18,7 @@ from alphapack.models.simulator import Simulator
 from alphapack.shell import mock
 from alphapack.shell.captures import Capture, Line
 from alphapack.shell.faults import TapeFrame, combined, data_of, stream_of
-from alphapack.shell.mock import Limits, MockExchange, MockSettings, Weights, aggregate, key_of, ws_frame
+from alphapack.shell.mock import Limits, MockExchange, MockSettings, PortTaken, Weights, aggregate, key_of, ws_frame
 from alphapack.shell.tapes import CaptureTape, Market, TapeError
 from alphapack.venues.binance import BinanceCodec
 from rig import MS, PATIENCE_S, START_NS, FakeMarket, S
@@ -80,6 +81,11 @@ class Client:
     async def post(self, path: str, body: object) -> tuple[int, Any]:
         async with self._session.post(self.url(path), data=json.dumps(body)) as response:
             return response.status, await response.json()
+
+    async def ask(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, Any]:
+        body = b'{"kind":"drop"}' if method == "POST" else None
+        async with self._session.request(method, URL(self.url(path), encoded=True), headers=headers, data=body) as response:
+            return response.status, json.loads(await response.read() or b"null")
 
     async def truth(self) -> list[Any]:
         async with self._session.get(self.url("/mock/truth")) as response:
@@ -601,6 +607,53 @@ def test_a_snapshot_links_to_the_streams_at_any_moment() -> None:
 
 
 # Control and faults
+
+
+CONTROL = [("GET", "/mock/stats"), ("GET", "/mock/truth"), ("POST", "/mock/fault"), ("GET", "/mock/none"), ("GET", "/%6dock/stats")]
+
+
+@pytest.mark.parametrize(("method", "path"), CONTROL)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"},
+        {"Host": "127.0.0.1.evil.example:5001"},
+        {"Host": "10.0.0.1"},
+        {"Host": ""},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Host": "evil.example", "Origin": "http://evil.example"},
+    ],
+)
+def test_the_control_is_not_for_pages_of_other_sites(method: str, path: str, headers: dict[str, str]) -> None:
+    async def test(client: Client) -> None:
+        status, body = await client.ask(method, path, headers)
+        assert status == 403 and body["detail"].startswith("expected ")
+        assert client.exchange.faults.waiting == 0
+
+    exchange(test)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST", "[::1]"])
+def test_the_control_is_for_those_of_this_machine(host: str) -> None:
+    async def test(client: Client) -> None:
+        for name in (host, f"{host}:{client.exchange.port}"):
+            for headers in ({"Host": name}, {"Host": name, "Origin": f"http://{name}"}):
+                assert (await client.ask("GET", "/mock/stats", headers))[0] == 200
+                assert (await client.ask("POST", "/mock/fault", headers))[0] == 202
+
+    exchange(test)
+
+
+def test_a_taken_port_is_named_with_another() -> None:
+    async def test(client: Client) -> None:
+        port = client.exchange.port
+        with pytest.raises(PortTaken, match=rf"^port {port} of 127.0.0.1 is in use; choose another with --port {port + 1}$"):
+            async with MockExchange(FakeTape(), MockSettings(port=port)):
+                pass
+
+    exchange(test)
 
 
 def test_a_fault_is_asked_for_done_and_told() -> None:

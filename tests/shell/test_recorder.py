@@ -1,7 +1,9 @@
 """Recording: what came is written down as it came, whatever becomes of the source, and a replay of it equals it."""
 
 import asyncio
+import errno
 import gzip
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,8 +16,9 @@ from alphapack.domain.inputs import CoreSettings, Frame, Heartbeat, SessionStart
 from alphapack.domain.simulation import SimulatorSettings
 from alphapack.shell import journal as journal_module
 from alphapack.shell import recorder
+from alphapack.shell.captures import Capture
 from alphapack.shell.convert import ConversionError
-from alphapack.shell.journal import read_journal
+from alphapack.shell.journal import read_journal, write_all
 from alphapack.shell.recorder import CaptureSink, JournalSink, sink_of
 from alphapack.shell.runner import Runner
 from rig import BTC, MS, PATIENCE_S, START_NS, VENUE, FakeClock, S, market_lines, stepped
@@ -83,7 +86,8 @@ def record(
 
 @pytest.fixture(autouse=True)
 def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder, "FLUSH_S", 0.01)
+    monkeypatch.setattr(recorder, "TELL_S", 0.01)
+    monkeypatch.setattr(recorder, "FLUSH_S", 0.0)
 
 
 # What is written
@@ -164,13 +168,97 @@ def test_a_source_that_fails_leaves_what_came(tmp_path: Path, out: str) -> None:
         assert replayed.digest == market.runner.engine.hexdigest()
 
 
-def test_a_file_that_did_not_become_whole_is_not_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".raw", ".raw.gz", ".raw.zst"])
+def test_what_was_flushed_is_readable_while_the_recording_goes_on(tmp_path: Path, suffix: str) -> None:
+    """A process that is killed leaves the file as it is at that moment."""
+    path, copy = tmp_path / NAME.replace(".raw", suffix), tmp_path / "copies" / NAME.replace(".raw", suffix)
+    copy.parent.mkdir()
+    sizes: list[int] = []
+
+    def look(done: float) -> None:
+        if path.stat().st_size not in (0, *sizes):
+            sizes.append(path.stat().st_size)
+            copy.write_bytes(path.read_bytes())
+            lines = list(Capture([copy], report=lambda one: pytest.fail(str(one))))
+            assert [(line.receive_ns, line.payload) for line in lines] == LINES[: len(lines)] != []
+        assert path.stat().st_mode & 0o777 == 0o666 & ~os.umask(os.umask(0o022))
+
+    record(path, Market(ends=False), stop_after=5, tell=look)
+    assert sizes != []
+
+
+@pytest.mark.parametrize("suffix", [".raw", ".raw.gz", ".raw.zst"])
+def test_a_portion_that_was_torn_costs_itself_alone(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / NAME.replace(".raw", suffix)
+    ends = []
+    with ExitStack() as stack:
+        sink = sink_of(path, SYMBOLS, stack)
+        for number, (ts_ns, payload) in enumerate(LINES, 1):
+            sink.put(Frame(number, ts_ns, VENUE, "", payload))
+            if number % 100 == 0:
+                sink.flush()
+                ends.append(path.stat().st_size)
+    for size in (ends[1] + 3, (ends[1] + ends[2]) // 2, ends[2] - 1):
+        os.truncate(path, size)
+        complaints: list[str] = []
+        summary = app.replay(Settings(), [path], complain=complaints.append)
+        assert 200 <= summary.frames < 300 and (summary.gaps, summary.complaints) == (0, len(complaints))
+        assert len(complaints) in (1, 2) or (suffix == ".raw" and size == ends[2] - 1), "a last line may lack its newline alone"
+        path.write_bytes(path.read_bytes() + bytes(ends[2] - size))  # Longer again, for the next cut.
+
+
+@pytest.mark.parametrize("suffix", [".raw", ".raw.gz", ".raw.zst"])
+def test_a_full_disk_ends_the_recording_and_leaves_what_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    path = tmp_path / NAME.replace(".raw", suffix)
+    sizes: list[int] = []
+
+    def fill_up(fd: int, content: bytes) -> None:
+        if len(sizes) == 2:
+            write_all(fd, content[: len(content) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_all(fd, content)
+        sizes.append(path.stat().st_size)
+
+    monkeypatch.setattr(recorder, "write_all", fill_up)
+    monkeypatch.setattr(recorder, "CAPTURE_BYTES", 1_000)
+    with pytest.raises(OSError, match=f"No space left on device; what was recorded before is kept in {path}") as error:
+        app.record(Settings(), Market().source(), SYMBOLS, path, None, lambda done: None)
+    assert error.value.errno == errno.ENOSPC
+    assert [file.name for file in tmp_path.iterdir()] == [path.name] and path.stat().st_size == sizes[1]
+    replayed = app.replay(Settings(), [path], complain=pytest.fail)
+    assert 0 < replayed.frames < len(LINES) and replayed.complaints == 0
+
+
+@pytest.mark.parametrize("out", [NAME, "recording"])
+def test_where_nothing_came_nothing_is_left(tmp_path: Path, out: str) -> None:
+    class Refused(Market):
+        async def follow(self, runner: Runner) -> None:
+            raise ConnectionError("no such symbol")
+
+    with pytest.raises(ConnectionError):
+        app.record(Settings(), Refused().source(), SYMBOLS, tmp_path / out, None, lambda done: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_terminal_that_is_gone_costs_nothing_of_what_came(tmp_path: Path) -> None:
     def stumble(done: float) -> None:
         raise ZeroDivisionError("the terminal is gone")
 
     with pytest.raises(ZeroDivisionError):
         record(tmp_path / NAME, Market(ends=False), tell=stumble)
-    assert list(tmp_path.iterdir()) == []
+    lines = list(Capture([tmp_path / NAME], report=lambda one: pytest.fail(str(one))))
+    assert [(line.receive_ns, line.payload) for line in lines] == LINES[: len(lines)] != []
+
+
+def test_lines_are_held_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "CAPTURE_BYTES", 1_000)
+    with ExitStack() as stack:
+        sink = sink_of(tmp_path / NAME, SYMBOLS, stack)
+        written = 0
+        for number, (ts_ns, payload) in enumerate(LINES, 1):
+            sink.put(Frame(number, ts_ns, VENUE, "", payload))
+            written += len(b"%d %b\n" % (ts_ns, payload))
+            assert written - (tmp_path / NAME).stat().st_size < 1_000
 
 
 def test_a_disk_that_refuses_ends_the_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +266,7 @@ def test_a_disk_that_refuses_ends_the_recording(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(journal_module, "sync_file", refuse)
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(OSError, match=f"No space left on device; nothing was recorded in {tmp_path / 'recording'}"):
         record(tmp_path / "recording", Market(ends=False))
 
 
@@ -216,6 +304,12 @@ def test_a_folder_that_holds_something_is_refused_and_left_alone(tmp_path: Path)
             sink_of(tmp_path / out, SYMBOLS, stack)
     assert {path.name: path.read_bytes() for path in (tmp_path / "recording").iterdir()} == before
     assert (tmp_path / "file").read_bytes() == b"mine"
+    with ExitStack() as stack, pytest.raises(ConversionError, match=f"expected a new file to record into, found .*{NAME} there already"):
+        (tmp_path / NAME).write_bytes(b"mine")
+        sink_of(tmp_path / NAME, SYMBOLS, stack)
+    assert (tmp_path / NAME).read_bytes() == b"mine"
+    with ExitStack() as stack, pytest.raises(ConversionError, match="expected a folder to record into, found none"):
+        sink_of(tmp_path / "no" / NAME, SYMBOLS, stack)
     (tmp_path / "empty").mkdir()
     with ExitStack() as stack:
         assert isinstance(sink_of(tmp_path / "empty", SYMBOLS, stack), JournalSink)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import zstandard
 
 from alphapack.domain.inputs import AnyInput, Frame
+from alphapack.domain.market import NAME_WITHIN
 from alphapack.shell.captures import Line, source_name
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 BATCH_ROWS = 65_536
 BATCH_BYTES = 32_000_000
 CAPTURE_SUFFIXES = (".raw", ".raw.gz", ".raw.zst")
-NAME_WITHIN = 256
-"""Bytes within which the frames of every stream name their symbol."""
 _NAME = re.compile(rb'"s":"([^"]{1,40})"')
 _GZIP_LEVEL = 6
 _ZSTD_LEVEL = 10
@@ -50,6 +49,15 @@ def named(line: Line) -> str:
 def one_line(payload: bytes) -> bytes:
     """Return a message without line ends, which between the parts of a JSON document are spaces, and inside of them not allowed."""
     return payload.replace(b"\n", b" ").replace(b"\r", b" ") if b"\n" in payload or b"\r" in payload else payload
+
+
+def packed(content: bytes, suffix: str) -> bytes:
+    """Return a part of a capture file, compressed as the file's suffix says: parts are read one after another as one stream."""
+    if suffix == ".gz":
+        return gzip.compress(content, _GZIP_LEVEL, mtime=0)
+    if suffix == ".zst":
+        return zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True).compress(content)
+    return content
 
 
 def convert(lines: Iterable[Line], out: Path) -> int:

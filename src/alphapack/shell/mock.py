@@ -6,17 +6,19 @@ frames, asks for a snapshot and links the two by the venue's rule succeeds, unle
 
 The streams are pre-framed and written straight to the transports, one write a client and step: aiohttp does the handshake
 and reads what clients say. A client that reads too slowly is cut off, as at the venue. ``/mock/...`` is the control:
-``POST /mock/fault``, ``GET /mock/truth``, ``GET /mock/stats``.
+``POST /mock/fault``, ``GET /mock/truth``, ``GET /mock/stats``. It is not for the pages of other sites in a browser here.
 """
 
 import asyncio
+import errno
 import math
+import os
 import re
 import socket
 import struct
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Self, cast
@@ -64,6 +66,7 @@ BAN_S = 120
 
 _STREAM = re.compile(r"![A-Za-z@_0-9]+|[^@\s!]+@[A-Za-z][A-Za-z0-9_@]*")
 _SYMBOL = re.compile(r"[A-Z0-9_.-]{1,20}")
+_OWN_HOST = re.compile(r"(?:127\.0\.0\.1|localhost|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE)
 _SPEEDS = frozenset(b"%dms" % interval for interval in (0, 100, 250, 500, 1_000))
 _ROUTED = {"public": frozenset({b"depth", b"bookTicker", b"trade"}), "market": frozenset({b"aggTrade"})}
 """What USD-M sends on each of its addresses."""
@@ -123,6 +126,10 @@ class MockSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"expected a rate above 0 and up to {RATE_MAX} frames a second, found {self.rate}")
         if not 0 <= self.port <= 65_535:
             raise ValueError(f"expected a port of 0 to 65535, found {self.port}")
+
+
+class PortTaken(Exception):
+    """The port cannot be listened on, most often because it belongs to someone else."""
 
 
 # WebSocket frames
@@ -330,7 +337,7 @@ class MockExchange:
         return sorted(self._symbols)
 
     async def __aenter__(self) -> Self:
-        app = web.Application(client_max_size=CONTROL_BYTES_MAX)
+        app = web.Application(client_max_size=CONTROL_BYTES_MAX, middlewares=[_guard_control])
         app.add_routes([web.get(f"{_PREFIX[self._market]}/{{call}}", self._rest)])
         app.add_routes([web.post("/mock/fault", self._fault), web.get("/mock/truth", self._truth), web.get("/mock/stats", self._stats)])
         for at in ("/public", "/market") if self._market == "usdm" else ("",):
@@ -339,8 +346,7 @@ class MockExchange:
         try:
             listener = socket.create_server((HOST, self.settings.port))
         except OSError as error:
-            why = f"cannot listen on {HOST}:{self.settings.port}: {error.strerror}; choose another with --port"
-            raise OSError(error.errno, why) from None
+            raise PortTaken(_why_not(self.settings.port, error)) from None
         self.port = listener.getsockname()[1]
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=CLOSE_TIMEOUT_S / 2)
         await self._runner.setup()
@@ -784,6 +790,25 @@ def key_of(stream: bytes) -> bytes:
     name, _, channel = stream.partition(b"@")
     kind, _, speed = channel.partition(b"@")
     return b"%b@depth" % name if kind == b"depth" and (not speed or speed in _SPEEDS) else stream
+
+
+@web.middleware
+async def _guard_control(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
+    """Refuse the control to a page of another site: by its Origin, and by the Host of a name that was bound to this machine."""
+    if request.path.startswith("/mock/"):
+        host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
+        if _OWN_HOST.fullmatch(host) is None:
+            return web.json_response({"detail": f"expected a Host header of {HOST} or localhost, found {host[:60]!r}"}, status=403)
+        if origin is not None and origin != f"http://{host}":
+            return web.json_response({"detail": f"expected no Origin but http://{host}, found {origin[:60]!r}"}, status=403)
+    return await handler(request)
+
+
+def _why_not(port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} of {HOST} is in use; choose another with --port {port + 1 if port < 65_535 else 0}"
+    # The text of its own says the address once more.
+    return f"cannot listen on {HOST}:{port}: {os.strerror(error.errno or 0)}; choose another with --port"
 
 
 def _is_stream(name: str) -> bool:

@@ -64,7 +64,7 @@ class Runner:
         config: Callable[[], dict[str, object]],
         default_venue: str = "",
         accepts: bool = True,
-        checkpoint_inputs: int = 20_000,
+        checkpoint_inputs: int = 100_000,
         checkpoint_s: float = 60.0,
     ) -> None:
         self.engine = engine

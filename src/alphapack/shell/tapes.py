@@ -4,12 +4,12 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
 
 from alphapack.domain.events import DepthDiff, DepthSnapshot, FrameError, TopOfBook, Trade
-from alphapack.domain.market import NANOS_PER_MS, Verdict, name_of
+from alphapack.domain.market import NANOS_PER_MS, BinanceMarket, Verdict, name_of
 from alphapack.engine.ports import Codec
 from alphapack.models.book import CrossedBook, FeatureBook
 from alphapack.models.candles import MINUTE_MS
@@ -19,9 +19,8 @@ from alphapack.shell.faults import TapeFrame, combined
 CANDLES_MAX = 10_000
 PRIMED_FRAMES_MAX = 20_000
 WAITING_DIFFS_MAX = 10_000
+Market = BinanceMarket
 _LEVEL = re.compile(rb'"\d+\.?(\d*)","\d+\.?(\d*)"')
-
-Market = Literal["spot", "usdm", "coinm"]
 
 
 class Tape(Protocol):
@@ -166,7 +165,7 @@ class CaptureTape:
     in the payloads stay those of the recording. Raises ``TapeError`` for a recording without a snapshot near its start.
     """
 
-    def __init__(self, lines: Iterable[Line], codec: Codec, market: Market) -> None:
+    def __init__(self, lines: Iterable[Line], codec: Codec, market: BinanceMarket) -> None:
         self._codec, self._market = codec, market
         self._symbols: dict[str, _Recorded] = {}
         self._lines = iter(lines)
