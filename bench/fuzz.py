@@ -188,7 +188,7 @@ class Feed:
         self.recorded, self.others = recorded, others
         self.venue, self.name = recorded.venue, recorded.name
         self.symbol = f"{self.venue}:{self.name}"
-        self.at = self.shift = self.trades_shift = self.trade = 0
+        self.at = self.shift = self.trades_shift = self.trade = self.aggregate = 0
         self.calm = True
         """Whether mutations that change what is said are kept away, so that long windows fill."""
         self.syncing = 0
@@ -220,6 +220,8 @@ class Feed:
                     else:
                         side.pop(price.encode(), None)
         self.trade = max(self.trade, int(found.value(b"t") or found.value(b"l") or 0))
+        if found.value(b"a").isdigit():
+            self.aggregate = int(found.value(b"a"))
         return found
 
     def near(self, chance: random.Random) -> Message:
@@ -232,7 +234,7 @@ class Feed:
     def _shifted(self, key: bytes, value: bytes) -> bytes:
         if key in UPDATE_IDS:
             return b"%d" % (int(value) + self.shift)
-        return b"%d" % (int(value) + self.trades_shift) if key in TRADE_IDS else value
+        return b"%d" % (int(value) + self.trades_shift) if key in TRADE_IDS or (key == b"a" and value.isdigit()) else value
 
     def snapshot(self) -> Message:
         bids = sorted(self.sides[b"b"].items(), key=lambda level: -float(level[0]))[:SNAPSHOT_LEVELS]
@@ -476,6 +478,8 @@ def adopt(one: Message, chance: Chance, feed: Feed) -> Message:
     other = chance.choice(chance.choice(feed.others).messages)
     last = feed.last + chance.randint(1, 5)
     ids = {"U": feed.last + 1, "u": last, "pu": feed.last, "t": feed.trade + 1, "f": feed.trade + 1, "l": feed.trade + 1}
+    if other.value(b"a").isdigit():
+        ids["a"] = feed.aggregate + 1
     return other.put(s=b'"%b"' % feed.name.encode(), **{key: b"%d" % value for key, value in ids.items()})
 
 
