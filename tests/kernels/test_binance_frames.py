@@ -80,7 +80,9 @@ def meaning(market: Market, raw: bytes, one: FeatureBook) -> dict[str, Any]:
         previous = -1 if event.previous is None else event.previous
         return {"s": event.symbol, "U": event.first, "u": event.last, "pu": previous, "ns": event.venue_ns, "b": sides[0], "a": sides[1]}
     if isinstance(event, Trade):
-        ids = {"f": event.first_id, "l": event.last_id} if event.aggregate else {"t": event.last_id}
+        ids = {"t": event.last_id}
+        if event.aggregate:
+            ids = {"a": event.aggregate_id, "f": event.first_id, "l": event.last_id}
         numbers = {"p": counted(event.price, one.tick), "q": counted(event.quantity, one.lot)}
         return {"s": event.symbol, "m": int(not event.buyer_is_taker), "ns": event.venue_ns, **ids, **numbers}
     assert isinstance(event, TopOfBook), event

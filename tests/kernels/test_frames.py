@@ -30,8 +30,9 @@ def trade(number: int, price: bytes = b"100.00", quantity: bytes = b"0.500", *, 
     return b'{"e":"trade","E":%d,"s":"BTCUSDT","t":%d,"p":"%b","q":"%b","T":%d,"m":%b}' % (time, number, price, quantity, time, maker)
 
 
-def aggregate(first: int, last: int) -> Frame:
-    return b'{"e":"aggTrade","E":%d,"s":"BTCUSDT","a":7,"p":"100.00","q":"0.500","f":%d,"l":%d,"T":%d,"m":true}' % (E_MS, first, last, E_MS)
+def aggregate(number: int, first: int, last: int) -> Frame:
+    ids = (number, first, last)
+    return b'{"e":"aggTrade","E":%d,"s":"BTCUSDT","a":%d,"p":"100.00","q":"0.500","f":%d,"l":%d,"T":%d,"m":true}' % (E_MS, *ids, E_MS)
 
 
 def ticker(update: int, bid: bytes = b"100.00", bid_quantity: bytes = b"2.000") -> Frame:
@@ -40,19 +41,26 @@ def ticker(update: int, bid: bytes = b"100.00", bid_quantity: bytes = b"2.000") 
 
 
 def opened(frame_format: int = wire.BINANCE_SPOT, contract: float | None = None) -> FeatureBook:
-    """Return a LIVE book at update 10 after trade 5, which has seen single trades."""
+    """Return a LIVE book at update 10 after trade 5 and aggregate 70."""
     one = FeatureBook(Step(1, 2), Step(1, 3), contract)
     one.listen("BTCUSDT", frame_format)
     one.snapshot(b'[["100.00","2"],["99.00","3"]]', b'[["101.00","1"],["102.00","5"]]')
     one.start(NOW_NS - 40 * m.NS_PER_S)
     one.last_update, one.live = 10, True
-    one.trade_id = 5
+    one.trade_id, one.aggregate_id = 5, 70
     one.features(NOW_NS)
     return one
 
 
 def futures() -> FeatureBook:
     return opened(wire.BINANCE_FUTURES)
+
+
+def aggregated() -> FeatureBook:
+    """Return one that has not seen an aggregate yet."""
+    one = opened()
+    one.aggregate_id = -1
+    return one
 
 
 def plain() -> FeatureBook:
@@ -102,7 +110,13 @@ DECLINED_FRAMES: list[tuple[str, Callable[[], FeatureBook], Frame]] = [
     ("seen before", opened, trade(5)),
     ("an absurd id", opened, trade(6 + frames.TRADE_ID_JUMP_MAX)),
     ("a trade that was missed", opened, trade(7)),
-    ("trades that were missed", opened, aggregate(7, 9)),
+    ("an aggregate that was missed", opened, aggregate(72, 7, 9)),
+    ("an aggregate that was missed", opened, aggregate(72, 6, 9)),
+    ("no id", opened, aggregate(71, 6, 9).replace(b'"a":71,', b"")),
+    ("no id", opened, aggregate(71, 6, 9).replace(b'"a":71,', b'"a":true,')),
+    ("no id", aggregated, aggregate(0, 6, 9).replace(b'"a":0,', b'"a":[],')),
+    ("no id", aggregated, aggregate(0, 6, 9).replace(b'"a":0,', b'"a":"1.00",')),
+    ("an absurd id", opened, aggregate(71, 6, 6 + frames.TRADE_ID_JUMP_MAX)),
     ("no id", opened, trade(6).replace(b'"t":6,', b"")),
     ("no maker", opened, trade(6).replace(b'"m":true', b'"M":true')),
     ("nothing traded", opened, trade(6, quantity=b"0.000")),
@@ -110,9 +124,11 @@ DECLINED_FRAMES: list[tuple[str, Callable[[], FeatureBook], Frame]] = [
     ("off the grid", opened, trade(6, price=b"100.001")),
     ("off the grid", opened, trade(6, quantity=b"0.0001")),
     ("a time of no clock", opened, trade(6, time=10**13)),
-    ("aggregates say nothing new", plain, aggregate(6, 7)),
-    ("seen before", opened, aggregate(4, 5)),
-    ("ids out of order", opened, aggregate(8, 7)),
+    ("aggregates say nothing new", plain, aggregate(71, 6, 7)),
+    ("seen before", opened, aggregate(70, 4, 5)),
+    ("seen before", opened, aggregate(70, 6, 6)),
+    ("seen before", opened, aggregate(71, 4, 5)),
+    ("ids out of order", opened, aggregate(71, 8, 7)),
     ("off the grid", opened, ticker(10, bid=b"100.005")),
     ("no price", opened, ticker(10).replace(b'"b":"100.00",', b"")),
     ("a price without quotes", opened, ticker(10).replace(b'"b":"100.00"', b'"b":100')),
@@ -164,8 +180,10 @@ TAKEN_FRAMES: list[tuple[Callable[[], FeatureBook], Frame, int]] = [
     (opened, depth(11, 12, b'["90.00","1"],["100.00","0.000"]', b'["101.00","0"],["100.50","2"]'), TAKEN),
     (opened, trade(6), TAKEN),
     (opened, trade(6, maker=b"false"), TAKEN),
-    (opened, aggregate(6, 9), TAKEN),
-    (opened, aggregate(3, 9), TAKEN),
+    (opened, aggregate(71, 6, 9), TAKEN),
+    (opened, aggregate(71, 3, 9), TAKEN),
+    (opened, aggregate(71, 8, 9), TAKEN),  # 6 and 7 are of a kind that is not aggregated.
+    (aggregated, aggregate(500, 8, 9), TAKEN),
     (opened, ticker(10), QUIET),
     (opened, ticker(9, bid=b"1.00"), QUIET),
     (opened, ticker(12, bid=b"1.00"), QUIET),
@@ -204,9 +222,18 @@ def test_the_chain_goes_on_by_each_venues_rule() -> None:
 
 def test_trades_are_one_stream_and_each_is_taken_once() -> None:
     one = opened()
-    numbers = [aggregate(6, 7), aggregate(7, 7), aggregate(8, 8), trade(8), trade(9), aggregate(10, 10), trade(9), trade(10)]
+    numbers = [
+        aggregate(71, 6, 7),
+        aggregate(71, 6, 7),
+        aggregate(72, 8, 8),
+        trade(8),
+        trade(9),
+        aggregate(73, 10, 10),
+        trade(9),
+        trade(10),
+    ]
     assert [one.frame(NOW_NS, raw) for raw in numbers] == [TAKEN, DECLINED, TAKEN, DECLINED, TAKEN, DECLINED, DECLINED, TAKEN]
-    assert (one.trade_id, one.plain_trades, one.row[FEATURES.index("ti_n")]) == (10, True, 4)
+    assert (one.trade_id, one.aggregate_id, one.plain_trades, one.row[FEATURES.index("ti_n")]) == (10, 72, True, 4)
 
 
 def test_tickers_that_came_before_their_update_are_held_against_it() -> None:
@@ -220,7 +247,7 @@ def test_tickers_that_came_before_their_update_are_held_against_it() -> None:
 
 def test_times_and_counts_of_what_was_taken() -> None:
     one = opened()
-    for raw in (depth(11, 12), depth(13, 13), aggregate(6, 6), trade(7), ticker(13, bid_quantity=b"1.500")):
+    for raw in (depth(11, 12), depth(13, 13), aggregate(71, 6, 6), trade(7), ticker(13, bid_quantity=b"1.500")):
         assert one.frame(NOW_NS, raw) >= 0
     assert [one.seen(kind) for kind in (m.DEPTHS_SEEN, m.AGGREGATES_SEEN, m.TRADES_SEEN, m.TICKERS_SEEN)] == [2, 1, 1, 1]
     assert (one.depth_ns, one.lag_ns) == (NOW_NS, 250_000_000)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import interpreted
+from alphapack.domain.market import BinanceMarket
 from alphapack.domain.simulation import SimulatorSettings
 from alphapack.kernels import simulation
 from alphapack.models import simulator
@@ -74,7 +75,7 @@ def test_numbers_are_written_exactly(value: int, decimals: int) -> None:
 
 @compiled
 @pytest.mark.parametrize("market", ["usdm", "coinm"])
-def test_every_kernel_gives_the_same_bits_compiled_and_interpreted(monkeypatch: pytest.MonkeyPatch, market: simulator.Market) -> None:
+def test_every_kernel_gives_the_same_bits_compiled_and_interpreted(monkeypatch: pytest.MonkeyPatch, market: BinanceMarket) -> None:
     """A market whose calls run both ways, on equal arguments."""
     monkeypatch.setattr(interpreted, "NAMES", ("simulation",))
     calls: Counter[str] = Counter()

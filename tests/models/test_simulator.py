@@ -15,20 +15,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alphapack.domain.events import DepthDiff, TopOfBook, Trade
-from alphapack.domain.market import Verdict
+from alphapack.domain.market import BinanceMarket, Verdict
 from alphapack.domain.simulation import SimulatorSettings
 from alphapack.kernels import wire
 from alphapack.models import simulator
 from alphapack.models.book import FEATURES, FeatureBook
 from alphapack.models.prediction import rank_ic
-from alphapack.models.simulator import Market, Simulator
+from alphapack.models.simulator import Simulator
 from alphapack.venues.binance import BinanceCodec
 
 S = 1_000_000_000
 MS = 1_000_000
 MINUTE_MS = 60_000
 START_NS = 1_760_000_013 * S + 123_456_789
-MARKETS: list[tuple[Market, tuple[str, ...]]] = [
+MARKETS: list[tuple[BinanceMarket, tuple[str, ...]]] = [
     ("spot", ("BTCUSDT", "SOLUSDT", "PEPEUSDC")),
     ("usdm", ("BTCUSDT", "ETHUSDT", "WIFUSDT")),
     ("coinm", ("BTCUSD_PERP", "ETHUSD_PERP")),
@@ -37,7 +37,7 @@ markets = pytest.mark.parametrize(("market", "symbols"), MARKETS)
 Levels = dict[Decimal, Decimal]
 
 
-def opened(market: Market = "usdm", symbols: tuple[str, ...] = ("BTCUSDT", "ETHUSDT"), **more: Any) -> Simulator:
+def opened(market: BinanceMarket = "usdm", symbols: tuple[str, ...] = ("BTCUSDT", "ETHUSDT"), **more: Any) -> Simulator:
     history = more.pop("history_minutes", 3)
     return Simulator(SimulatorSettings(symbols=symbols, **more), START_NS, market=market, history_minutes=history)
 
@@ -64,7 +64,7 @@ def truth(one: Simulator, symbol: str) -> tuple[Levels, Levels]:
 
 
 @markets
-def test_snapshot_and_differences_are_the_true_book(market: Market, symbols: tuple[str, ...]) -> None:
+def test_snapshot_and_differences_are_the_true_book(market: BinanceMarket, symbols: tuple[str, ...]) -> None:
     """By the venue's rules, through the real codec; tickers, trades and times hold along the way."""
     one, codec = opened(market, symbols), BinanceCodec(market)
     for symbol in symbols:
@@ -117,7 +117,7 @@ def test_snapshot_and_differences_are_the_true_book(market: Market, symbols: tup
 
 
 @markets
-def test_what_was_sent_is_the_true_book_at_any_depth_update(market: Market, symbols: tuple[str, ...]) -> None:
+def test_what_was_sent_is_the_true_book_at_any_depth_update(market: BinanceMarket, symbols: tuple[str, ...]) -> None:
     one = opened(market, symbols)
     twin = opened(market, symbols)
     symbol = symbols[-1]
@@ -209,7 +209,7 @@ def test_symbols_do_not_depend_on_each_other_and_seeds_and_starts_differ() -> No
 
 
 @markets
-def test_a_later_sessions_ids_lie_above_an_earlier_ones(market: Market, symbols: tuple[str, ...]) -> None:
+def test_a_later_sessions_ids_lie_above_an_earlier_ones(market: BinanceMarket, symbols: tuple[str, ...]) -> None:
     first = opened(market, symbols, activity=20.0)
     last = {}
     for _, payload in first.advance(START_NS + 5 * S):
@@ -222,7 +222,7 @@ def test_a_later_sessions_ids_lie_above_an_earlier_ones(market: Market, symbols:
 
 
 @markets
-def test_messages_have_the_shape_of_recorded_ones(data: Path, market: Market, symbols: tuple[str, ...]) -> None:
+def test_messages_have_the_shape_of_recorded_ones(data: Path, market: BinanceMarket, symbols: tuple[str, ...]) -> None:
     file = {
         "spot": "binance-spot_BTCUSDT_20240808T2354",
         "usdm": "binance-usdm_BTCUSDT_20240808T2354",
@@ -254,7 +254,7 @@ def test_messages_have_the_shape_of_recorded_ones(data: Path, market: Market, sy
 
 
 @markets
-def test_candles_are_whole_and_those_of_the_flow_are_its_trades(market: Market, symbols: tuple[str, ...]) -> None:
+def test_candles_are_whole_and_those_of_the_flow_are_its_trades(market: BinanceMarket, symbols: tuple[str, ...]) -> None:
     one = opened(market, symbols, history_minutes=2_000)
     first_ms = START_NS // MS // MINUTE_MS * MINUTE_MS
     trades = [
@@ -320,7 +320,7 @@ def test_prices_begin_where_they_are_told_and_go_on_from_candles() -> None:
 
 
 @markets
-def test_exchange_info_says_what_the_wire_shows(market: Market, symbols: tuple[str, ...]) -> None:
+def test_exchange_info_says_what_the_wire_shows(market: BinanceMarket, symbols: tuple[str, ...]) -> None:
     one = opened(market, symbols)
     listed = json.loads(one.exchange_info())["symbols"]
     assert [entry["symbol"] for entry in listed] == list(symbols)

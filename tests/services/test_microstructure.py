@@ -54,8 +54,8 @@ def trade(number: int, price: str = "101.0", quantity: str = "1", *, seller: boo
     return {"e": "trade", "E": START_MS, "T": START_MS, "s": symbol, "t": number, "p": price, "q": quantity, "m": seller}
 
 
-def aggregate(first: int, last: int, price: str = "101.0", quantity: str = "1", *, seller: bool = False) -> dict[str, Any]:
-    return {"e": "aggTrade", "E": START_MS, "s": "BTCUSDT", "a": 1, "f": first, "l": last, "p": price, "q": quantity, "m": seller}
+def aggregate(number: object, first: int, last: int, price: str = "101.0", *, seller: bool = False) -> dict[str, Any]:
+    return {"e": "aggTrade", "E": START_MS, "s": "BTCUSDT", "a": number, "f": first, "l": last, "p": price, "q": "1", "m": seller}
 
 
 class Feed:
@@ -421,11 +421,11 @@ def test_microstructure_features_take_each_trade_once() -> None:
 def test_microstructure_features_use_one_trade_stream() -> None:
     """Aggregates count until the first single trade comes; from then on they say nothing new."""
     feed = Feed().live()
-    feed.send(aggregate(1, 3), aggregate(4, 4), aggregate(4, 4))
+    feed.send(aggregate(70, 1, 3), aggregate(71, 4, 4), aggregate(71, 4, 4))
     assert feed.read().ti_n == 2
     feed.send(trade(3), trade(5))
     assert feed.read().ti_n == 3
-    feed.send(aggregate(6, 9), trade(6))
+    feed.send(aggregate(72, 6, 9), trade(6))
     assert (feed.read().ti_n, feed.engine.microstructure.health(BTC).duplicates) == (4, 2)
 
 
@@ -750,7 +750,7 @@ def test_a_spare_snapshot_that_the_book_has_passed_is_forgotten() -> None:
 def test_a_session_start_forgets_which_trades_were_seen() -> None:
     feed = Feed().live()
     feed.send(trade(1_000))
-    restarted(feed, snapshot(900), diff(890, 905, 880), aggregate(5, 6))
+    restarted(feed, snapshot(900), diff(890, 905, 880), aggregate(7, 5, 6))
     assert feed.read().ti_n == 1
 
 
@@ -929,15 +929,57 @@ def test_trades_that_never_came_are_told_and_counted_whatever_the_book_is(state:
 
 def test_aggregates_that_never_came_are_told_by_the_trades_in_them() -> None:
     feed = Feed().live()
-    assert missed(feed.send(aggregate(10, 12), aggregate(13, 13))) == []
-    assert missed(feed.send(aggregate(20, 25), aggregate(27, 27))) == [(14, 19), (26, 26)]
+    assert missed(feed.send(aggregate(70, 10, 12), aggregate(71, 13, 13))) == []
+    assert missed(feed.send(aggregate(73, 20, 25), aggregate(75, 27, 27))) == [(14, 19), (26, 26)]
     assert count_missed(feed) == 7
+
+
+@pytest.mark.parametrize("state", ["LIVE", "SYNCING"])
+def test_trades_that_are_never_aggregated_are_no_aggregates_missed(state: str) -> None:
+    feed = Feed()
+    if state == "LIVE":
+        feed.live()
+    assert missed(feed.send(aggregate(70, 10, 12), aggregate(71, 15, 15), aggregate(72, 16, 16))) == [], "13 and 14 are of another kind"
+    assert missed(feed.send(aggregate(74, 19, 19), aggregate(74, 19, 19), aggregate(73, 17, 17))) == [(17, 18)]
+    assert missed(feed.send(aggregate(76, 20, 20))) == [], "no id is left that a trade of 75 could have"
+    assert (count_missed(feed), feed.engine.microstructure.health(BTC).duplicates) == (2, 2)
+
+
+@pytest.mark.parametrize("number", [None, "71", [], True, -1, 71.5, 2**63 - 1, 2**62, 2**70])
+def test_an_aggregate_without_a_credible_id_is_rejected_and_the_next_one_tells_of_the_hole(number: object) -> None:
+    feed = Feed().live()
+    feed.send(aggregate(70, 10, 12))
+    assert missed(feed.send(aggregate(number, 13, 13))) == []
+    assert feed.engine.microstructure.health(BTC).rejected == (1 if number == 2**62 else 0), "of the others the symbol is not read"
+    assert missed(feed.send(aggregate(72, 14, 14))) == [(13, 13)]
+
+
+def test_an_aggregate_of_absurd_trades_is_refused_before_they_are_taken_for_a_hole() -> None:
+    feed = Feed().live()
+    assert missed(feed.send(aggregate(70, 10, 12), aggregate(71, 2**62, 2**62), aggregate(72, 14, 14))) == [(13, 13)]
+    assert missed(feed.send(aggregate(73, 1_000, 1_000), aggregate(74, 15, 15), aggregate(76, 17, 17))) == [(16, 16)], "ids fall back"
+
+
+def test_a_session_start_is_no_aggregate_missed() -> None:
+    feed = Feed().live()
+    feed.send(aggregate(70, 10, 12))
+    assert missed(restarted(feed, aggregate(90, 50, 50), aggregate(92, 52, 52))) == [(51, 51)]
+
+
+def test_the_last_aggregate_is_saved_and_loaded() -> None:
+    feed, again = Feed().live(), Feed()
+    feed.send(aggregate(70, 10, 12))
+    again.engine.load(feed.engine.save())
+    again.now_ns = feed.now_ns
+    for one in (feed, again):
+        assert missed(one.send(aggregate(71, 15, 15), aggregate(73, 18, 18))) == [(16, 17)]
+    assert again.engine.save() == feed.engine.save() and again.engine.hexdigest() == feed.engine.hexdigest()
 
 
 def test_of_two_streams_of_trades_only_the_one_in_use_can_miss_any() -> None:
     feed = Feed().live()
-    feed.send(aggregate(10, 12))
-    assert missed(feed.send(trade(13), aggregate(90, 95), trade(14))) == [], "aggregates are passed over from now on"
+    feed.send(aggregate(70, 10, 12))
+    assert missed(feed.send(trade(13), aggregate(90, 90, 95), trade(14))) == [], "aggregates are passed over from now on"
     assert missed(feed.send(trade(96))) == [(15, 95)]
 
 

@@ -657,6 +657,19 @@ def test_patience_grows_with_what_is_done_and_comes_back_in_a_calm_minute() -> N
 # One connection takes over from another
 
 
+def number(value: int, stream: str = DEPTH[BTC]) -> str:
+    return json.dumps({"stream": stream, "data": {"u": value}}, separators=(",", ":"))
+
+
+def unseen(numbers: Sequence[int]) -> list[int]:
+    """What the core takes of numbers that follow each other: those beyond the last one, of which none may be left out."""
+    taken: list[int] = []
+    for one in numbers:
+        if not taken or one > taken[-1]:
+            taken.append(one)
+    return taken
+
+
 def _overlaps(log: list[tuple[str, int]], older: int, newer: int) -> bool:
     return log.index(("open", newer)) < log.index(("data", newer)) < log.index(("close", older))
 
@@ -679,10 +692,153 @@ def test_the_new_connection_delivers_before_the_old_one_ends_and_nothing_is_miss
         await one.flows(*DEPTH.values())
         for stream in DEPTH.values():
             numbers = one.numbers(stream)
-            assert sorted(set(numbers)) == list(range(numbers[0], max(numbers) + 1)), "duplicates do no harm, holes would"
+            assert unseen(numbers) == list(range(numbers[0], max(numbers) + 1)), "duplicates do no harm, holes and disorder would"
             assert len(numbers) > len(set(numbers)), "both delivered for a while"
         assert ("hours old" if cause == "age" else "goes down") in one.feed.health().reason
         assert here.tried == 2 and len(here.open()) == 1
+
+    play(test)
+
+
+async def two_lines(here: Venue, one: Followed) -> int:
+    """Have a connection replaced by another that holds its frames, with nothing sent but by the test; returns the last number."""
+    await one.flows(DEPTH[BTC])
+    here.dead = True
+    await asyncio.sleep(QUIET_S)
+    await happens(lambda: all(one.numbers(name)[-1:] == [count] for name, count in here.counts.items()))
+    before = one.feed.frames
+    await here.sockets[0].ws.send_json({"e": "serverShutdown", "E": 1})
+    await happens(lambda: len(here.sockets) == 2 and DEPTH[BTC] in here.sockets[1].streams)
+    await happens(lambda: one.feed.frames == before + 2)  # The notice, and the answer to the subscription.
+    return one.numbers(DEPTH[BTC])[-1]
+
+
+async def send(here: Venue, one: Followed, line: int, *numbers: int) -> None:
+    """Send by one line, and wait until all of it was read."""
+    before = one.feed.frames
+    for value in numbers:
+        await here.sockets[line].ws.send_str(number(value))
+    await happens(lambda: one.feed.frames == before + len(numbers))
+
+
+async def falls_silent(here: Venue, one: Followed) -> None:
+    await happens(lambda: not any(connection._heard for connection in one.feed.open_connections))
+    here.clock.now_s += 5.1
+
+
+ORDERS = [
+    [(1, 3), (0, 1), (0, 2), (0, 3), (1, 4), (0, 4), (1, 5)],  # The new line is ahead.
+    [(0, 1), (0, 2), (0, 3), (1, 2), (0, 4), (1, 3), (1, 4), (1, 5), (1, 6)],  # It is behind.
+    [(1, 1), (1, 2), (1, 3), (0, 1), (1, 4), (1, 5)],  # The old one never gets so far.
+    [(0, 1), (1, 2), (1, 3)],  # One goes on where the other stops.
+]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("end", ["closed", "silence", "full"])
+def test_of_two_lines_in_any_order_nothing_is_lost_and_nothing_out_of_order(
+    order: list[tuple[int, int]], end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = sum(line for line, _ in order)
+    if end == "full":
+        monkeypatch.setattr(feed_module, "HELD_FRAMES_MAX", held)
+
+    async def test(here: Venue, follow: Callable[..., Followed]) -> None:
+        one = follow("spot", [BTC], overlap_s=60.0)
+        last = await two_lines(here, one)
+        delivered = last
+        for line, value in order:
+            assert one.numbers(DEPTH[BTC])[-1] == delivered, "what the new line sends is held"
+            await send(here, one, line, last + value)
+            delivered = delivered if line else last + value
+        if end == "closed":
+            await here.sockets[0].ws.close()
+        elif end == "silence":
+            await falls_silent(here, one)
+        newest = last + max(value for _, value in order)
+        await happens(lambda: one.numbers(DEPTH[BTC])[-1] == newest)
+        await send(here, one, 1, newest + 1, newest + 2)
+        await happens(lambda: one.numbers(DEPTH[BTC])[-1] == newest + 2)
+        numbers = unseen(one.numbers(DEPTH[BTC]))
+        assert numbers == list(range(numbers[0], newest + 3)), "none is missing and none came before its turn"
+        assert len(one.numbers(DEPTH[BTC])) == last - numbers[0] + 1 + len(order) + 2, "each line's frames were handed over once"
+        await happens(lambda: [socket.number for socket in here.open()] == [1])
+
+    play(test)
+
+
+@pytest.mark.parametrize("how", ["dead", "silent"])
+def test_where_the_old_line_says_nothing_the_new_one_is_not_held_back(how: str) -> None:
+    async def test(here: Venue, follow: Callable[..., Followed]) -> None:
+        one = follow("spot", [BTC], overlap_s=60.0)
+        last = await two_lines(here, one)
+        if how == "dead":
+            await here.sockets[0].ws.close()
+        else:
+            await falls_silent(here, one)
+        for value in (1, 2, 3):
+            await here.sockets[1].ws.send_str(number(last + value))
+            await happens(lambda: one.numbers(DEPTH[BTC])[-1] == last + value)  # noqa: B023 - Waited for here.
+        await happens(lambda: [socket.number for socket in here.open()] == [1])
+
+    play(test)
+
+
+def test_more_than_a_turn_is_released_in_order_with_what_comes_meanwhile() -> None:
+    async def test(here: Venue, follow: Callable[..., Followed]) -> None:
+        one = follow("spot", [BTC], overlap_s=60.0)
+        last = await two_lines(here, one)
+        await send(here, one, 1, *range(last + 1, last + 1_001))
+        assert one.numbers(DEPTH[BTC])[-1] == last
+        await here.sockets[0].ws.close()
+        for value in range(last + 1_001, last + 1_501):
+            await here.sockets[1].ws.send_str(number(value))
+        await happens(lambda: one.numbers(DEPTH[BTC])[-1] == last + 1_500)
+        numbers = one.numbers(DEPTH[BTC])
+        assert numbers == list(range(numbers[0], last + 1_501))
+
+    play(test)
+
+
+def test_a_new_line_that_fails_leaves_the_old_one_and_what_it_held_is_not_handed_over() -> None:
+    async def test(here: Venue, follow: Callable[..., Followed]) -> None:
+        one = follow("spot", [BTC], overlap_s=60.0)
+        last = await two_lines(here, one)
+        await send(here, one, 1, last + 2, last + 3)
+        await here.sockets[1].ws.close()
+        await send(here, one, 0, last + 1)
+        await happens(lambda: len(here.sockets) == 3)
+        await send(here, one, 0, last + 2)
+        numbers = one.numbers(DEPTH[BTC])
+        assert numbers == list(range(numbers[0], last + 3))
+
+    play(test)
+
+
+def test_reading_leaves_the_loop_to_others_while_frames_wait() -> None:
+    """Frames that came all at once are read without a wait between them."""
+
+    async def test(here: Venue, follow: Callable[..., Followed]) -> None:
+        one = follow("spot", [BTC])
+        await one.flows(DEPTH[BTC])
+        here.dead = True
+        await asyncio.sleep(QUIET_S)
+        seen: list[int] = []
+        sent = 20 * feed_module.TURN_FRAMES
+        before = len(one.frames)
+
+        async def look() -> None:
+            while len(one.frames) < before + sent:
+                seen.append(len(one.frames))
+                await asyncio.sleep(0)
+
+        transport = here.sockets[0].ws._req.transport  # type: ignore[union-attr]
+        frame = number(1).encode()
+        assert len(frame) < 126
+        transport.write((bytes((0x81, len(frame))) + frame) * sent)
+        await look()
+        steps = [after - at for at, after in itertools.pairwise([*seen, before + sent])]
+        assert max(steps) <= feed_module.TURN_FRAMES
 
     play(test)
 

@@ -59,8 +59,8 @@ def test_every_kind_of_message_is_read_in_every_market_with_and_without_a_wrappe
     name, now = f"binance-{market}:BTCUSDT", E_MS * 10**6
     wanted = {
         "depth": DepthDiff(name, now, 157, 160, 149, b'[["0.0024","10"]]', b'[["0.0026","100"]]'),
-        "trade": Trade(name, now - 10**6, 12345, 12345, b'"0.001"', b'"100"', False, False),
-        "aggTrade": Trade(name, now - 10**6, 100, 105, b'"0.001"', b'"100"', False, True),
+        "trade": Trade(name, now - 10**6, 12345, 12345, b'"0.001"', b'"100"', False),
+        "aggTrade": Trade(name, now - 10**6, 100, 105, b'"0.001"', b'"100"', False, 26129),
         "bookTicker": TopOfBook(name, 0, 400900217, b'"25.35190000"', b'"31.21000000"', b'"25.36520000"', b'"40.66000000"'),
         "snapshot": DepthSnapshot(name, 0, 160, b'[["0.0024","10"]]', b'[["0.0026","100"]]'),
         "kline": Candle(name, now, 1638747660000, 1638747719999, "1m", "0.0010", "0.0025", "0.0015", "0.0020", "1000", False),

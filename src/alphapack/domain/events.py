@@ -44,14 +44,23 @@ class DepthSnapshot(WireEvent, frozen=True, gc=False):
 
 
 class Trade(WireEvent, frozen=True, gc=False):
-    """One trade, or an aggregate of trades ``first_id..last_id`` of one taker order at one price."""
+    """One trade, or an aggregate of trades ``first_id..last_id`` of one taker order at one price.
+
+    Aggregates have ids of their own, ``aggregate_id``: these follow each other, even where trades of kinds that are never
+    aggregated took ids in between. Of a single trade it is -1.
+    """
 
     first_id: int
     last_id: int
     price: bytes
     quantity: bytes
     buyer_is_taker: bool
-    aggregate: bool
+    aggregate_id: int = -1
+
+    @property
+    def aggregate(self) -> bool:
+        """Whether it is of a stream of aggregates."""
+        return self.aggregate_id >= 0
 
 
 class TopOfBook(WireEvent, frozen=True, gc=False):

@@ -2,11 +2,16 @@
 
 import enum
 from fractions import Fraction
+from typing import Literal
 
 import msgspec
 
 SIMULATOR = "sim"
 """The venue name of the market that comes with the engine."""
+BinanceMarket = Literal["spot", "usdm", "coinm"]
+"""The markets of Binance whose wire is spoken here: spot, futures in USD, futures in the coin."""
+NAME_WITHIN = 256
+"""Bytes within which the frames of every stream name their symbol."""
 NANOS_PER_MS = 1_000_000
 NANOS_PER_S = 1_000_000_000
 

@@ -18,7 +18,7 @@ LOWER_A, LOWER_B, UPPER_A, UPPER_B, UPPER_E, UPPER_T, UPPER_U, UPPER_Z = 97, 98,
 PREVIOUS = 1
 """Place among the fields of ``pu``, the one key of two letters that matters."""
 NO_QUOTE = -2
-"""In place of the number of levels: what stood there is no side of a book, such as the order ids of a trade."""
+"""In place of the number of levels: what stood there is a whole number, such as the id of an aggregate."""
 FRAME_BYTES = 64
 """No message of ours is shorter; it makes room to look ahead by words."""
 
@@ -168,7 +168,7 @@ def skip(raw: Text, start: int, end: int) -> tuple[int, int]:
 
 @njit
 def quote_side(key: int, raw: Text, start: int, end: int, marks: Int64Array1D) -> tuple[int, int]:
-    """Read the value of ``b`` or ``a``: levels of a difference, the best price of a ticker, or an order id of a trade."""
+    """Read the value of ``b`` or ``a``: levels of a difference, the best price of a ticker, or an id of a trade's."""
     if load_byte(raw, start) == OPEN:
         at, room, sign = marks[m.SCRATCH], marks[m.SCRATCH + 1], 1
         if key == LOWER_A:
@@ -179,7 +179,7 @@ def quote_side(key: int, raw: Text, start: int, end: int, marks: Int64Array1D) -
     if load_byte(raw, start) == QUOTE:
         return wire.multiple(raw, start, end, marks[m.TICK_UNITS], marks[m.TICK_DECIMALS])
     marks[m.BIDS_N if key == LOWER_B else m.ASKS_N] = NO_QUOTE
-    return skip(raw, start, end)
+    return wire.integer(raw, start, end)
 
 
 @njit

@@ -21,6 +21,7 @@ from alphapack.kernels.binance import (
     LOWER_Q,
     LOWER_T,
     LOWER_U,
+    NO_QUOTE,
     PREVIOUS,
     TRADE,
     UPPER_A,
@@ -79,18 +80,20 @@ def take_depth(ts_ns: int, marks: Int64Array1D, reals: Float64Array1D, levels: I
 def take_trade(ts_ns: int, kind: int, marks: Int64Array1D, reals: Float64Array1D) -> int:
     """Take the trade in hand; an aggregate where no single trades are sent."""
     fields = m.FIELDS
-    first, last = marks[fields + LOWER_T], marks[fields + LOWER_T]
+    known, first, last = marks[m.TRADE_ID], marks[fields + LOWER_T], marks[fields + LOWER_T]
     if kind == AGGREGATE:
         first, last = marks[fields + LOWER_F], marks[fields + LOWER_L]
-        if marks[m.PLAIN_TRADES] == 1:
+        awaited = marks[m.AGGREGATE_NEXT]
+        if marks[m.PLAIN_TRADES] == 1 or marks[m.ASKS_N] != NO_QUOTE or (awaited > 0 and marks[fields + LOWER_A] != awaited):
             return DECLINED
+    elif known >= 0 and first > known + 1:  # Some were missed, which somebody must be told.
+        return DECLINED
     time = marks[fields + UPPER_T] if marks[fields + UPPER_T] > 0 else max(marks[fields + UPPER_E], 0)
     venue_ns = wire.nanos(time)
     price, lots, maker = marks[fields + LOWER_P], marks[fields + LOWER_Q], marks[fields + LOWER_M]
-    known = marks[m.TRADE_ID]
     if venue_ns < 0 or not 0 <= first <= last or maker < 0 or price <= 0 or lots <= 0 or last <= known:
         return DECLINED
-    if known >= 0 and first > known + 1:  # Some were missed, which somebody must be told.
+    if known >= 0 and last - known > TRADE_ID_JUMP_MAX:
         return DECLINED
     flow.roll(ts_ns, marks, reals)
     status = flow.trade(ts_ns, price if maker == 1 else -price, lots, marks, reals)
@@ -101,6 +104,8 @@ def take_trade(ts_ns: int, kind: int, marks: Int64Array1D, reals: Float64Array1D
     marks[m.TRADE_ID] = last
     if kind == TRADE:
         marks[m.PLAIN_TRADES] = 1
+    else:
+        marks[m.AGGREGATE_NEXT] = marks[fields + LOWER_A] + 1
     return flow.OK
 
 

@@ -9,7 +9,7 @@ GRID_NS = 100_000_000
 """Spacing of the grid on which mids are compared for micro_vol."""
 GRID_STEPS, GRID_RING = 50, 64
 UNUSED_NS = 250_000_000
-"""How long a trade may wait for the depth message that shows its effect (DEFINITIONS: 250 ms)."""
+"""How long a trade may wait for the depth message that shows its effect."""
 SUM_MAX = 1 << 62
 """Bound of the running sums: reached only by hostile quantities, and checked before it is passed."""
 TALLY_MAX = 1 << 60
@@ -34,6 +34,8 @@ TOUCHED = 24
 TALLY = 25
 # Traded volume of the last 24 h: first trade, newest ten-minute slot. Full buckets of VPIN: newest and oldest position.
 TAPE_SINCE, SLOT_AT, BUCKETS_HEAD, BUCKETS_TAIL = range(29, 33)
+# The id that the next aggregate of trades has, 0 before the first.
+AGGREGATE_NEXT = 33
 # State of the top of the book for Stoikov's microprice, and mid changes counted.
 TOP_STATE, MOVES = 38, 39
 # Levels of the frame in hand.

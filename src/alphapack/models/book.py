@@ -619,6 +619,15 @@ class FeatureBook:
         self.marks[m.TRADE_ID] = value
 
     @property
+    def aggregate_id(self) -> int:
+        """Id of the newest aggregate of trades taken; -1 before the first."""
+        return int(self.marks[m.AGGREGATE_NEXT]) - 1
+
+    @aggregate_id.setter
+    def aggregate_id(self, value: int) -> None:
+        self.marks[m.AGGREGATE_NEXT] = value + 1
+
+    @property
     def plain_trades(self) -> bool:
         """Whether single trades have been seen, so that aggregates say nothing new."""
         return bool(self.marks[m.PLAIN_TRADES])

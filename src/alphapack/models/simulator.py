@@ -11,17 +11,15 @@ import math
 from collections.abc import Mapping
 from decimal import Decimal
 from operator import itemgetter
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from alphapack.arrays import Float64Array1D, Int64Array1D, Int64Array2D
-from alphapack.domain.market import NANOS_PER_MS, Step
+from alphapack.domain.market import NANOS_PER_MS, BinanceMarket, Step
 from alphapack.domain.simulation import SimulatorSettings
 from alphapack.kernels import simulation as k
-
-Market = Literal["spot", "usdm", "coinm"]
 
 START_NS_MAX = 1 << 62
 HISTORY_MINUTES_MAX = 100_000
@@ -150,7 +148,7 @@ class Simulator:
         settings: SimulatorSettings,
         start_ns: int,
         *,
-        market: Market = "usdm",
+        market: BinanceMarket = "usdm",
         history_minutes: int = 0,
         prices: Mapping[str, float] | None = None,
     ) -> None:
@@ -268,7 +266,7 @@ class Simulator:
         return one
 
 
-def terms_of(name: str, market: Market) -> Terms:
+def terms_of(name: str, market: BinanceMarket) -> Terms:
     """Return what a symbol of a market is; one that is not known is given terms by its name, always the same."""
     if (market == "coinm") != name.endswith("_PERP"):
         wanted = "a perpetual of COIN-M such as BTCUSD_PERP" if market == "coinm" else "a symbol such as BTCUSDT"
@@ -302,7 +300,9 @@ def _drawn(base: str) -> Known:
     return Known(float(f"{price:.3g}"), 6.0 + 6.0 * draw[4] / 255, tick, lot)
 
 
-def _opened(settings: SimulatorSettings, terms: Terms, market: Market, price: float, minute: int, rows: int, start_ns: int) -> _Symbol:
+def _opened(
+    settings: SimulatorSettings, terms: Terms, market: BinanceMarket, price: float, minute: int, rows: int, start_ns: int
+) -> _Symbol:
     """Return a symbol at its first minute."""
     tick, lot = terms.tick, terms.lot
     ticks = price / float(tick.size) if math.isfinite(price) else math.nan
@@ -364,7 +364,7 @@ def _slot(number: int) -> bytes:
     return bytes([k.SLOT + number])
 
 
-def _texts(terms: Terms, market: Market, depth_ms: int) -> list[bytes]:
+def _texts(terms: Terms, market: BinanceMarket, depth_ms: int) -> list[bytes]:
     """Return the market's messages with slots where values stand, in the order of the kernels."""
     name, stream = terms.name.encode(), terms.name.lower().encode()
     ms, first, last, previous = _slot(k.MS), _slot(k.FIRST_ID), _slot(k.LAST_ID), _slot(k.PREVIOUS_ID)
@@ -410,7 +410,7 @@ def _texts(terms: Terms, market: Market, depth_ms: int) -> list[bytes]:
     ]
 
 
-def _described(terms: Terms, market: Market) -> dict[str, object]:
+def _described(terms: Terms, market: BinanceMarket) -> dict[str, object]:
     """Return a symbol's entry of exchangeInfo."""
     maker, taker = FEES[market]
     common: dict[str, object] = {"symbol": terms.name, "status": "TRADING", "baseAsset": terms.base, "quoteAsset": terms.quote}

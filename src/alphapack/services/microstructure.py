@@ -32,7 +32,7 @@ from alphapack.domain.events import (
     WorkFailed,
 )
 from alphapack.domain.inputs import CoreSettings, InstrumentSettings, Result
-from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, BookState, Step, Verdict, name_of, venue_of
+from alphapack.domain.market import NAME_WITHIN, NANOS_PER_MS, NANOS_PER_S, BookState, Step, Verdict, name_of, venue_of
 from alphapack.models import book, microprice
 from alphapack.models.book import FEATURES, CrossedBook, FeatureBook
 from alphapack.models.history import History
@@ -51,8 +51,6 @@ SNAPSHOT = "snapshot"
 MICROPRICE = "microprice"
 """Work requested of the shell: fit Stoikov's microprice to the transitions counted."""
 REASON_LENGTH_MAX = 300
-NAME_WITHIN = 256
-"""Bytes within which the frames of every stream name their symbol."""
 
 Judge = Callable[[DepthDiff, int, bool], Verdict]
 """A venue's continuity rule: difference, last update id of the book, whether it is the first after a snapshot."""
@@ -164,7 +162,7 @@ class Microstructure:
     def on_session(self) -> None:
         """A source began anew: nothing is known of what passed in between, until a difference links up."""
         for market in self._markets.values():
-            market.book.plain_trades, market.book.trade_id = False, -1
+            market.book.plain_trades, market.book.trade_id, market.book.aggregate_id = False, -1, -1
             if market.facts.state is BookState.LIVE:
                 self._freeze(market, "a session began")
             elif market.facts.state is BookState.SYNCING:  # Whoever was asked for a snapshot before is gone.
@@ -467,23 +465,32 @@ class Microstructure:
         self._resync(market, market.book.fault(status))
 
     def _on_trade(self, market: Market, trade: Trade) -> None:
-        """Take a trade of the symbol's one trade stream: single trades, or aggregates where there are no single ones."""
-        known = market.book.trade_id
-        if trade.aggregate and market.book.plain_trades:
+        """Take a trade of the symbol's one trade stream: single trades, or aggregates where there are no single ones.
+
+        Each is judged by the ids of its own stream: trades that are never aggregated have ids too.
+        """
+        facts, ids = market.facts, market.book
+        if trade.aggregate and ids.plain_trades:
             return
-        if known >= 0 and trade.last_id > known + book.TRADE_ID_JUMP_MAX:
-            raise FrameError(f"expected a trade id near {known}, found {trade.last_id}")
+        known, first, last = ids.trade_id, trade.first_id, trade.last_id
+        if trade.aggregate:
+            known, first, last = ids.aggregate_id, trade.aggregate_id, trade.aggregate_id
+        if known >= 0 and max(last - known, trade.last_id - ids.trade_id) > book.TRADE_ID_JUMP_MAX:
+            raise FrameError(f"expected a trade id near {ids.trade_id}, of an aggregate near {known}, found {trade.last_id} and {last}")
         if not trade.aggregate:
-            market.book.plain_trades = True
-        if trade.last_id <= known:
-            market.facts.duplicates += 1
+            ids.plain_trades = True
+        if last <= known:
+            facts.duplicates += 1
             return
-        if market.facts.state is BookState.LIVE:
-            market.book.trade(self._ctx.now_ns, trade.price, trade.quantity, buyer_is_taker=trade.buyer_is_taker)
-        if known >= 0 and trade.first_id > known + 1:  # Told once: one that cannot be read leaves its id among those that are missed.
-            market.facts.trades_missed += trade.first_id - known - 1
-            self._ctx.emit(TradesMissed(market.facts.symbol, known + 1, trade.first_id - 1))
-        market.book.trade_id = trade.last_id
+        if facts.state is BookState.LIVE:
+            ids.trade(self._ctx.now_ns, trade.price, trade.quantity, buyer_is_taker=trade.buyer_is_taker)
+        missed = trade.first_id - ids.trade_id - 1
+        if known >= 0 and first > known + 1 and missed > 0:  # Told once: one that cannot be read is among those that are missed.
+            facts.trades_missed += missed
+            self._ctx.emit(TradesMissed(facts.symbol, ids.trade_id + 1, trade.first_id - 1))
+        ids.trade_id = trade.last_id
+        if trade.aggregate:
+            ids.aggregate_id = trade.aggregate_id
 
     # States
 

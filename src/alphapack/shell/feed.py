@@ -2,9 +2,10 @@
 
 Every silence has an end that somebody sees to. A socket that is half open fails its ping. A connection that answers pings
 but sends nothing is given up. A steady stream that is silent while others flow is subscribed anew, then its connection is
-replaced. A connection that grows old, or whose server says that it goes down, is replaced too: the new one delivers before
-the old one ends, so that nothing is missed. What both deliver comes twice; the core drops the updates and trades that it
-has seen.
+replaced. A connection that grows old, or whose server says that it goes down, is replaced too: the new one hears the market
+before the old one ends, so that nothing is missed, and what it hears until then is held and handed over after the last frame of
+the old one, so that nothing comes out of order. What both heard comes twice; the core drops the updates and trades that it has
+seen.
 
 All waiting is on the monotonic clock; steps of the wall clock do nothing.
 """
@@ -23,7 +24,7 @@ from alphapack.shell.rest import REFUSED, TICK_S, Rest, RestError, Window, backo
 
 STREAMS_PER_CONNECTION = 200
 STREAMS_PER_MESSAGE = 50
-MESSAGE_BYTES_MAX = 16 << 20
+MESSAGE_BYTES_MAX = 4 << 20
 CONTROL_SHARE = 0.5
 """Of the messages that a venue bears, what subscriptions may use; pings and pongs take their part too."""
 ATTEMPTS_SHARE = 0.8
@@ -37,6 +38,11 @@ STILL_S = 2.0
 """A look that comes so late says nothing about the venue."""
 CLOSE_S = 1.0
 """Time that the other side has to answer a close frame."""
+TURN_FRAMES = 32
+"""Frames handed over before whatever else waits for the loop has its turn: well below a millisecond."""
+HELD_FRAMES_MAX = 20_000
+HELD_BYTES_MAX = 64 << 20
+"""Bounds of what a connection holds while the one before it goes on; beyond them it waits for it no longer."""
 
 Receive = Callable[[str, bytes], None]
 """Where frames go: the venue's name of the symbol for a REST answer, empty for a stream's frame; and the bytes."""
@@ -114,6 +120,14 @@ class Connection:
         """Done when every stream is subscribed and a frame has come."""
         self.replace: asyncio.Future[str] = loop.create_future()
         """Done, with the reason, when another connection is to take over."""
+        self.begun: asyncio.Future[None] = loop.create_future()
+        """Done when the first frame has come."""
+        self.ended: asyncio.Future[None] = loop.create_future()
+        """Done when nothing more is handed over."""
+        self.full: asyncio.Future[None] = loop.create_future()
+        """Done when no more can be held."""
+        self._held: deque[bytes] | None = None
+        self._held_bytes = 0
         self.task: asyncio.Task[str] | None = None
         self.opened_s = math.inf
         self.refused: set[str] = set()
@@ -153,6 +167,7 @@ class Connection:
             ends = [task.result() for task in done]  # What one of them raised goes before what another says.
             return ends[0]
         finally:
+            self._end()
             self._feed.open_connections.discard(self)
             for task in tasks:
                 task.cancel()
@@ -165,9 +180,38 @@ class Connection:
         return self.task is not None and not self.task.done()
 
     def close(self) -> None:
-        """Have it end; its socket closes with a close frame."""
+        """Have it end: from now on it hands nothing over, and its socket closes with a close frame."""
+        self._end()
         if self.task is not None:
             self.task.cancel()
+
+    def hold(self) -> None:
+        """Keep what comes until ``release``."""
+        self._held = deque()
+
+    async def release(self) -> None:
+        """Hand over what was held, in the order in which it came, and from then on what comes as it comes."""
+        held = self._held
+        while held:
+            for _ in range(min(TURN_FRAMES, len(held))):
+                self._feed.receive("", held.popleft())
+            await asyncio.sleep(0)
+        self._held = None
+
+    def _end(self) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def _hand_over(self, payload: bytes) -> None:
+        if self.ended.done():
+            return
+        if self._held is None:
+            self._feed.receive("", payload)
+            return
+        self._held.append(payload)
+        self._held_bytes += len(payload)
+        if (len(self._held) >= HELD_FRAMES_MAX or self._held_bytes >= HELD_BYTES_MAX) and not self.full.done():
+            self.full.set_result(None)
 
     def resubscribe(self, streams: Iterable[Stream]) -> int:
         """Have streams ended and begun again; returns how many, without those for which that waits already."""
@@ -183,11 +227,22 @@ class Connection:
         """Tell whether a stream has sent nothing for so long."""
         return name not in self._heard and self._clock() - self._last_s.get(name, -math.inf) >= for_s
 
+    @property
+    def mute(self) -> bool:
+        """Whether all of it has been silent for so long that nothing need be waited for."""
+        last_s = max(self._last_s.values(), default=self.opened_s)
+        return not self._heard and self._clock() - last_s >= self._settings.silence_s
+
     async def _read(self, socket: aiohttp.ClientWebSocketResponse[bool]) -> str:
         """Hand frames over as they come: the path that every frame takes."""
-        feed, stream_of, receive, next_message = self._feed, self._plan.stream_of, self._feed.receive, socket.receive
+        feed, stream_of, hand_over, next_message = self._feed, self._plan.stream_of, self._hand_over, socket.receive
         streams, heard, text = self._line.streams, self._heard.add, aiohttp.WSMsgType.TEXT
+        turn, begun = 0, self.begun
         while True:
+            turn += 1
+            if turn == TURN_FRAMES:
+                turn = 0
+                await asyncio.sleep(0)  # Where messages wait already, ``receive`` waits for nothing.
             message = await next_message()
             if message.type is not text and message.type is not aiohttp.WSMsgType.BINARY:
                 closed = message.type is aiohttp.WSMsgType.CLOSE
@@ -198,7 +253,9 @@ class Connection:
             name = stream_of(payload)
             if name in streams:
                 heard(name)
-                receive("", payload)
+                hand_over(payload)
+                if not begun.done():
+                    begun.set_result(None)
             else:
                 self._take_notice(payload)
 
@@ -210,7 +267,7 @@ class Connection:
         elif isinstance(notice, ShuttingDown):
             self._ask_replacement("the venue's server goes down")
         else:
-            self._feed.receive("", payload)  # Whatever it is, the engine says so and counts it.
+            self._hand_over(payload)  # Whatever it is, the engine says so and counts it.
 
     async def _command(self, socket: aiohttp.ClientWebSocketResponse[bool]) -> str:
         """Send subscriptions one after the other, each when the one before is answered."""
@@ -447,15 +504,10 @@ class Feed:
             older, connection = line.connection, Connection(self, line)
             connection.task = task = group.create_task(connection.run(session))
             line.connection = connection
-            await _any_of(task, connection.replace, connection.delivering)
-            if connection.delivering.done() and not task.done():
-                if older is not None:
-                    await _any_of(task, connection.replace, timeout_s=self.settings.overlap_s)
-                    if not task.done():
-                        older.close()
-                        older = None
+            if older is None or await self._takes_over(connection, older):
+                older = None
                 await _any_of(task, connection.replace)
-            if older is not None and older.lives:
+            else:
                 connection.close()  # It never came so far as to take over.
                 await _any_of(task)
             reason = connection.replace.result() if connection.replace.done() else task.result()
@@ -466,6 +518,28 @@ class Feed:
             self._reason = reason[:300]
             _log.warning("connecting anew", venue=self.plan.venue, path=line.path, reason=self._reason, failures=failures)
             await self._back_off(failures)
+
+    async def _takes_over(self, connection: Connection, older: Connection) -> bool:
+        """Let a connection take the place of an older one, and tell whether it did; it is not to where it fails before.
+
+        The older one goes on for a while beside the new one, which holds its frames meanwhile: what either has ahead of the other
+        is neither lost nor out of order.
+        """
+        assert connection.task is not None, "it was begun"
+        connection.hold()
+        loop, until_s = asyncio.get_running_loop(), math.inf
+        while not older.ended.done():
+            if connection.task.done() or connection.replace.done():
+                return False
+            if connection.full.done() or (connection.begun.done() and older.mute) or loop.time() >= until_s:
+                break
+            if connection.delivering.done() and until_s == math.inf:
+                until_s = loop.time() + self.settings.overlap_s
+            signs = (connection.task, connection.replace, connection.begun, connection.delivering, connection.full, older.ended)
+            await _any_of(*(one for one in signs if not one.done()), timeout_s=min(TICK_S, max(0.0, until_s - loop.time())))
+        older.close()
+        await connection.release()
+        return True
 
     async def _back_off(self, failures: int) -> None:
         wait_s = backoff_s(failures, self.chance, self.settings.backoff_s, self.settings.backoff_max_s)

@@ -17,7 +17,7 @@ the seller took. Times are milliseconds, or microseconds where the stream was as
 
 import math
 import re
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -34,13 +34,11 @@ from alphapack.domain.events import (
     Trade,
 )
 from alphapack.domain.inputs import FEE_BPS_MAX
-from alphapack.domain.market import SIMULATOR, Step, Verdict, symbol_id
+from alphapack.domain.market import NAME_WITHIN, SIMULATOR, BinanceMarket, Step, Verdict, symbol_id
 from alphapack.kernels.wire import BINANCE_FUTURES, BINANCE_SPOT, MICROSECONDS_FROM, MILLISECONDS_MAX, TIME_MAX
 
-Market = Literal["spot", "usdm", "coinm"]
-NAME_WITHIN = 256
-"""Bytes within which the frames of every stream name their symbol."""
 _NAME = re.compile(rb'"s":"([^"]{1,40})"')
+Market = BinanceMarket
 NAME_LENGTH_MAX = 40
 """Longest name taken for a symbol; delivery contracts and multiplied tokens stay far below."""
 ID_MAX = (1 << 63) - 1
@@ -117,6 +115,7 @@ class _Info(msgspec.Struct):
     symbols: list[_Listed]
 
 
+_id_decoder = msgspec.json.Decoder(int)
 _Row = tuple[int, str, str, str, str, str, int, Any, Any, Any, Any, Any]
 """A REST candle: opening time, open, high, low, close, volume, closing time, and what is not read."""
 
@@ -124,7 +123,7 @@ _Row = tuple[int, str, str, str, str, str, int, Any, Any, Any, Any, Any]
 class BinanceCodec:
     """One market of Binance; holds only the reusable decoder and the names it has met."""
 
-    def __init__(self, market: Market, venue: str | None = None) -> None:
+    def __init__(self, market: BinanceMarket, venue: str | None = None) -> None:
         """Read the wire of ``market``; ``venue`` names another source that speaks it."""
         self.venue = venue or f"binance-{market}"
         self._market = market
@@ -197,11 +196,14 @@ class BinanceCodec:
     def _trade(self, wire: _Wire) -> AnyWireEvent:
         aggregate = wire.kind == "aggTrade"
         first, last = (wire.f, wire.l) if aggregate else (wire.t, wire.t)
+        aggregate_id = self._decoded(_id_decoder, bytes(wire.a) or b"-1") if aggregate else -1
         price, quantity = bytes(wire.p), bytes(wire.q)
+        if aggregate and not 0 <= aggregate_id < ID_MAX:
+            raise FrameError(f"expected the id of an aggregate below {ID_MAX}, found a {bytes(wire.a)[:40]!r}")
         if wire.m is None or first < 0 or not isinstance(last, int) or not first <= last <= ID_MAX or not price or not quantity:
             raise FrameError(f"expected ids, p, q and m in a {wire.kind}, found some missing or out of order")
         time = nanos(wire.trade_time or wire.event)
-        return Trade(self._symbol(wire.name), time, first, last, price, quantity, not wire.m, aggregate)
+        return Trade(self._symbol(wire.name), time, first, last, price, quantity, not wire.m, aggregate_id)
 
     def _ticker(self, wire: _Wire) -> AnyWireEvent:
         prices = bytes(wire.b), bytes(wire.B), bytes(wire.a), bytes(wire.A)

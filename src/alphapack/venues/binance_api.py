@@ -8,13 +8,12 @@ minute on spot, 2,400 on futures. A server that goes down says ``serverShutdown`
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
 
 import msgspec
 
 from alphapack.domain.feeds import Acknowledged, Limits, Request, ShuttingDown, Stream, UnknownSymbol
+from alphapack.domain.market import BinanceMarket
 
-Market = Literal["spot", "usdm", "coinm"]
 DEPTH_LIMIT = 1_000
 """Levels a side of a snapshot: the most of futures, and on spot a fifth of the weight of the most."""
 KLINES_LIMIT = 1_000
@@ -36,7 +35,7 @@ class _Site(msgspec.Struct, frozen=True):
     limits: Limits
 
 
-_SITES: dict[Market, _Site] = {
+_SITES: dict[BinanceMarket, _Site] = {
     "spot": _Site(
         *("wss://stream.binance.com:9443", "https://api.binance.com", "/stream", "/stream", "trade", "/api/v3"),
         Limits(weight_per_minute=6_000, weight_header=_WEIGHT_HEADER, messages_per_s=5.0),
@@ -78,7 +77,7 @@ class _Named(msgspec.Struct):
 class BinanceApi:
     """One market of Binance as a feed's plan."""
 
-    def __init__(self, market: Market, *, depth_limit: int = DEPTH_LIMIT) -> None:
+    def __init__(self, market: BinanceMarket, *, depth_limit: int = DEPTH_LIMIT) -> None:
         """Plan for ``market``; ``depth_limit`` is the number of levels a side of a snapshot, one that the venue offers."""
         if not 5 <= depth_limit <= (5_000 if market == "spot" else 1_000):
             raise ValueError(f"expected a depth limit of 5 to {5_000 if market == 'spot' else 1_000}, found {depth_limit}")
