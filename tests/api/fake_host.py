@@ -113,6 +113,7 @@ class FakeHost:
             loop_lag_ms=0.1,
             symbols={BTC: SymbolHealth("LIVE", 7, 1.0, 9, 0, 0, 0, 0, 0, 0, 0, 0)},
             ledger=LedgerHealth(ok=True, rows=3, seq=self.seq, durable_seq=self.durable_seq, backlog=0, detail=None),
+            feeds=[],
         )
 
     def resolve(self, text: str) -> str | None:

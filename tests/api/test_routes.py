@@ -66,7 +66,7 @@ def test_history_is_asked_as_stated(app, host):
     assert get(app, "/api/history/microstructure/BTCUSDT", f"from_ms=1700000000000&limit={HISTORY_ROWS_MAX}").status == 200
     assert host.asked.pop() == ("history", "microstructure", BTC, 1_700_000_000_000, HISTORY_ROWS_MAX)
     unknown = get(app, "/api/history/tea/BTCUSDT")
-    assert (unknown.status, unknown.json["detail"]) == (404, "expected the history kind microstructure, found 'tea'")
+    assert (unknown.status, unknown.json["detail"]) == (404, "expected the history kind microstructure or candles, found 'tea'")
 
 
 def test_no_nan_or_infinity_leaves(app, host):
