@@ -393,16 +393,20 @@ async def _serve(settings: Settings, source: Source, folder: folders.EngineFolde
 
 async def _start(stack: ExitStack, settings: Settings, source: Source, folder: folders.EngineFolder, runner: Runner) -> Committer:
     """Do what ready needs on a thread, so that health is answered meanwhile."""
-    runner.starting("compiling kernels (about fifteen seconds once, then from the cache)")
+    runner.starting("loading kernels" if _are_compiled() else "compiling kernels, which takes half a minute and is done once")
     await _make_kernels_ready(source.warm)
     runner.starting("recovering the state on disk")
     return await asyncio.to_thread(_open_storage, stack, settings, folder, runner)
 
 
+def _are_compiled() -> bool:
+    return jit.is_cached("frames.frame")
+
+
 async def _make_kernels_ready(warm: Callable[[], None]) -> None:
     """Load the kernels, and by ``warm`` the source's own; where they must be compiled, half of them in a process of their own."""
     child = None
-    if jit.CACHE is not None and not jit.is_cached("frames.frame"):
+    if jit.CACHE is not None and not _are_compiled():
         child = await asyncio.create_subprocess_exec(sys.executable, "-c", "from alphapack.models import book; book.warm_frame()")
     try:
         await asyncio.to_thread(book.warm_general)

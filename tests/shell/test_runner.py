@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import structlog
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -845,6 +846,22 @@ def test_no_text_breaks_resolving(text: str) -> None:
         assert Runner(app.build(), source="test", config=dict).resolve(text) is None
 
     run(ask)
+
+
+def test_the_log_has_once_what_a_start_waits_for(tmp_path: Path) -> None:
+    async def live() -> None:
+        bare = Runner(app.build(), source="test", config=dict)
+        with structlog.testing.capture_logs() as lines:
+            bare.starting("compiling kernels")
+            for share in (0.0, 0.5):
+                bare.starting("simulating the past", share)
+            assert bare.health().detail == "simulating the past: 50%"
+            bare.ready()
+            bare.ready()
+        said = [(line["event"], line.get("what")) for line in lines]
+        assert said == [("starting", "compiling kernels"), ("starting", "simulating the past"), ("ready", None)]
+
+    run(live)
 
 
 def test_health_goes_from_starting_to_ready_to_ended(tmp_path: Path, entries: list[AnyInput]) -> None:

@@ -97,6 +97,7 @@ class Runner:
         self._loop = asyncio.get_running_loop()
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._starting: str | None = "starting"
+        self._told = ""
         self._was_ready = False
 
     # Inputs
@@ -171,7 +172,9 @@ class Runner:
 
     def ready(self) -> None:
         """Say that what the source had to do before its first answer is done."""
-        self._starting = None
+        if self._starting is not None:
+            _log.info("ready", after_s=round((time.monotonic_ns() - self._started_ns) / NANOS_PER_S, 1))
+        self._starting, self._told = None, ""
 
     def carried_on(self, clock: Clock) -> Clock:
         """Return a source's clock, set forward where it is behind the engine's time."""
@@ -241,7 +244,7 @@ class Runner:
         ``reject`` is told why the input that was drawn last could not be used; ``works`` answer ``delay_ns`` after they
         are asked for.
         """
-        self._starting = None
+        self.ready()
         pace = _Pace(speed)
         delayed = Delayed(self.engine, works, delay_ns)
         until = time.perf_counter() + SLICE_S
@@ -422,9 +425,12 @@ class Runner:
         self.engine, self.committer = engine, committer
         self.intake = Intake(engine.codecs)
 
-    def starting(self, what: str) -> None:
-        """Say what keeps the engine from being ready."""
-        self._starting = what
+    def starting(self, what: str, share: float | None = None) -> None:
+        """Say what keeps the engine from being ready, and how much of it is done; the log has it once."""
+        if what != self._told:
+            _log.info("starting", what=what)
+        self._told = what
+        self._starting = what if share is None else f"{what}: {share:.0%}"
 
     # Answers
 

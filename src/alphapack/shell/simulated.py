@@ -167,7 +167,7 @@ class SimulatedMarket:
             if time.perf_counter() >= until:
                 runner.hand_over()
                 done = (market.now_ns - began_ns) / max(1, market.now_ns + left_ns - began_ns)
-                runner.starting(f"simulating the past: {done:.0%}")
+                runner.starting("simulating the past", done)
                 await asyncio.sleep(0)
                 await runner.disk()
                 until = time.perf_counter() + SLICE_S
