@@ -20,7 +20,7 @@ from alphapack.engine.timers import Timer, Timers
 from alphapack.services.candles import CandleStore
 from alphapack.services.microstructure import MICROPRICE, TICK_NS, Judge, Microstructure
 
-STATE_VERSION = 3
+STATE_VERSION = 4
 REASON_LENGTH_MAX = 300
 REJECTIONS_NS = NANOS_PER_S
 """A venue's unusable frames are reported at most this often, with their count, so that garbage cannot flood the ledger."""
@@ -61,7 +61,8 @@ class _Saved(msgspec.Struct, array_like=True):
     requests: int
     outstanding: dict[int, Asked]
     rejections: dict[str, _Rejections]
-    services: list[bytes]
+    services: list[list[memoryview]]
+    """What each of them saved, in its pieces."""
 
 
 class Engine:

@@ -44,11 +44,11 @@ class Codec(Protocol):
 class Service(Protocol):
     """Owner of one slice of state; the engine saves, loads and feeds it."""
 
-    def save(self) -> bytes:
-        """Return the whole state, versioned."""
+    def save(self) -> list[memoryview]:
+        """Return the whole state, versioned, in pieces: what is large is copied once, by the engine, before the next input."""
         ...
 
-    def load(self, state: bytes) -> None:
+    def load(self, pieces: list[memoryview]) -> None:
         """Replace the whole state by one that ``save`` returned."""
         ...
 

@@ -670,7 +670,7 @@ class FeatureBook:
         )
         return msgspec.msgpack.encode(saved)
 
-    def load(self, state: bytes) -> None:
+    def load(self, state: bytes | memoryview) -> None:
         """Replace everything by what ``save`` returned."""
         saved = msgspec.msgpack.decode(state, type=_Saved)
         self.tick, self.lot = saved.tick, saved.lot

@@ -42,12 +42,8 @@ class History:
             columns[name] = [None if x != x else x for x in rows[:, i].tolist()]
         return columns
 
-    def save(self) -> tuple[int, bytes]:
-        """Return all that is kept."""
-        return self.written, self.past().tobytes()
-
-    def load(self, written: int, past: bytes) -> None:
-        """Replace everything by what ``save`` returned, as far as it fits."""
+    def load(self, written: int, past: memoryview) -> None:
+        """Replace everything by what ``past`` returned when so many rows were written, as far as it fits."""
         self.written = written
         self._hold(len(self._ring), np.frombuffer(past).reshape(-1, 1 + len(self._names)))
 

@@ -18,13 +18,9 @@ ROWS_MAX = 45 * 1_440
 """Candles kept a symbol: thirty days and half as many again."""
 
 
-_HEAD_BYTES = 4
-
-
 class _Saved(msgspec.Struct, array_like=True):
     version: int
-    rows: dict[str, int]
-    """How many candles of each symbol follow."""
+    symbols: list[str]
 
 
 class CandleStore:
@@ -84,19 +80,15 @@ class CandleStore:
         """Return candles by column, oldest first: the first ``limit`` at or after ``from_ms``."""
         return (self._series.get(symbol) or CandleSeries(ROWS_MAX)).columns(from_ms, limit)
 
-    def save(self) -> bytes:
-        """Return every candle: a head, and behind it the rows as they lie, in one copy because they are many."""
-        head = msgspec.msgpack.encode(_Saved(2, {symbol: len(series.rows) for symbol, series in self._series.items()}))
-        rows = (series.rows.data for series in self._series.values())
-        return b"".join((len(head).to_bytes(_HEAD_BYTES, "little"), head, *rows))
+    def save(self) -> list[memoryview]:
+        """Return every candle: the symbols, then the rows of each as they lie."""
+        head = msgspec.msgpack.encode(_Saved(3, list(self._series)))
+        return [memoryview(head), *(series.rows.data for series in self._series.values())]
 
-    def load(self, state: bytes) -> None:
+    def load(self, pieces: list[memoryview]) -> None:
         """Replace everything by what ``save`` returned."""
-        at = _HEAD_BYTES + int.from_bytes(state[:_HEAD_BYTES], "little")
-        saved = msgspec.msgpack.decode(state[_HEAD_BYTES:at], type=_Saved)
-        width = 1 + len(COLUMNS)
+        saved = msgspec.msgpack.decode(pieces[0], type=_Saved)
         self._series = {}
-        for symbol, n in saved.rows.items():
+        for symbol, rows in zip(saved.symbols, pieces[1:], strict=True):
             self._series[symbol] = CandleSeries(ROWS_MAX)
-            self._series[symbol].merge(np.frombuffer(state, np.float64, n * width, at).reshape(n, width))
-            at += 8 * n * width
+            self._series[symbol].merge(np.frombuffer(rows).reshape(-1, 1 + len(COLUMNS)))

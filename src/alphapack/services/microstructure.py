@@ -91,10 +91,10 @@ class _Facts(msgspec.Struct):
 class _Saved(msgspec.Struct, array_like=True):
     version: int
     facts: list[_Facts]
-    books: list[bytes]
     stated: list[InstrumentSettings]
     rows: list[bytes]
-    history: list[tuple[int, bytes]]
+    written: list[int]
+    """Rows of history ever written."""
     fits: dict[int, tuple[str, str]]
     listed: dict[str, InstrumentSettings]
 
@@ -653,27 +653,28 @@ class Microstructure:
 
     # State
 
-    def save(self) -> bytes:
-        """Return every book and all that is known of it."""
+    def save(self) -> list[memoryview]:
+        """Return all that is known of every book, then every book, then the history of each."""
         markets = list(self._markets.values())
         frozen = [market.row.tobytes() if market.facts.state is BookState.STALE else b"" for market in markets]
-        history = [market.history.save() for market in markets]
-        books, stated = [market.book.save() for market in markets], [market.stated for market in markets]
-        saved = _Saved(3, [market.facts for market in markets], books, stated, frozen, history, self._fits, self._listed)
-        return msgspec.msgpack.encode(saved)
+        stated, written = [market.stated for market in markets], [market.history.written for market in markets]
+        saved = _Saved(4, [market.facts for market in markets], stated, frozen, written, self._fits, self._listed)
+        books = (memoryview(market.book.save()) for market in markets)
+        return [memoryview(msgspec.msgpack.encode(saved)), *books, *(market.history.past().data for market in markets)]
 
-    def load(self, state: bytes) -> None:
+    def load(self, pieces: list[memoryview]) -> None:
         """Replace everything by what ``save`` returned; the settings must have been given before."""
-        saved = msgspec.msgpack.decode(state, type=_Saved)
+        saved = msgspec.msgpack.decode(pieces[0], type=_Saved)
+        books, histories = pieces[1 : 1 + len(saved.facts)], pieces[1 + len(saved.facts) :]
         self._markets, self._fits, self._listed = {}, saved.fits, saved.listed
         for known in self._by_name.values():
             known.clear()
-        for facts, state_of_book, stated, row, history in zip(
-            saved.facts, saved.books, saved.stated, saved.rows, saved.history, strict=True
+        for facts, kept_book, stated, row, written, past in zip(
+            saved.facts, books, saved.stated, saved.rows, saved.written, histories, strict=True
         ):
             market = self._market(facts.symbol)
             market.facts, market.stated = facts, stated
-            market.book.load(state_of_book)
+            market.book.load(kept_book)
             if row:
                 market.row[:] = np.frombuffer(row)
-            market.history.load(*history)
+            market.history.load(written, past)
