@@ -19,7 +19,7 @@ from alphapack.config import Settings, masked
 from alphapack.domain.events import Record
 from alphapack.domain.feeds import FeedPlan, UnknownVenue
 from alphapack.domain.inputs import AnyInput, CoreSettings, Frame
-from alphapack.domain.market import NANOS_PER_S, SIMULATOR, name_of, symbol_id, venue_of
+from alphapack.domain.market import NANOS_PER_S, SIMULATOR, BinanceMarket, name_of, symbol_id, venue_of
 from alphapack.domain.readings import SymbolHealth
 from alphapack.domain.simulation import SimulationRefused
 from alphapack.engine.engine import Engine
@@ -46,7 +46,7 @@ LIVE_STALE_MS = 2_000
 WORK_DELAY_NS = 50_000_000
 """How long after its request off-loop work answers in a replay of a recording."""
 PROGRESS_EVERY = 2_000
-CLOSE_TIMEOUT_S = 2.0
+CLOSE_TIMEOUT_S = 20.0
 SWITCH_S = 0.0005
 """How long the committer's thread may keep the interpreter while the loop wants it (Python's own 5 ms is our whole budget)."""
 WORKS: Mapping[str, offloop.Work] = {MICROPRICE: microprice.work}
@@ -272,7 +272,7 @@ def mock(settings: Settings, venue: str, capture_paths: list[Path], options: Map
     if not venue.startswith("binance-") or venue not in codecs:
         known = ", ".join(name for name in codecs if name != SIMULATOR)
         raise UnknownVenue(f"expected a venue of {known}, found {venue!r}")
-    kind = msgspec.convert(venue.removeprefix("binance-"), binance.Market)
+    kind = msgspec.convert(venue.removeprefix("binance-"), BinanceMarket)
     kinds = options.get("fault_kinds", ())
     unknown = [one for one in kinds if one not in KINDS] if isinstance(kinds, list | tuple) else []
     if unknown:

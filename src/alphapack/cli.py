@@ -50,15 +50,25 @@ class Common:
     """Options of every command that reads the settings."""
 
     config: Annotated[Path | None, Parameter(help="Settings file; alphapack.toml in this folder if left out.")] = None
-    data_dir: Annotated[str | None, Parameter(help="Folder of all state; the user's data folder if left out.")] = None
 
     def read(self, **overrides: object) -> Effective:
         """Return the effective settings; overrides are named ``section__key``. Set the log up and print warnings."""
-        named = {name.replace("__", "."): value for name, value in overrides.items()}
-        effective = config.read(self.config, os.environ, {"storage.data_dir": self.data_dir, **named})
+        effective = config.read(self.config, os.environ, {name.replace("__", "."): value for name, value in overrides.items()})
         for warning in effective.warnings:
             _warn(warning)
         return effective
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Stateful(Common):
+    """Options of every command that keeps state, or looks after it."""
+
+    data_dir: Annotated[str | None, Parameter(help="Folder of all state; the user's data folder if left out.")] = None
+
+    def read(self, **overrides: object) -> Effective:
+        """Return the effective settings, as ``Common`` does."""
+        return super().read(storage__data_dir=self.data_dir, **overrides)
 
 
 @Parameter(name="*")
@@ -134,7 +144,7 @@ def serve(
     speed: Annotated[str | None, Parameter(help='Times real time (1, 10, ...), or "max".')] = None,
     market: Market = Market(),
     address: Address = Address(),
-    common: Common = Common(),
+    common: Stateful = Stateful(),
 ) -> int:
     """Serve a market: engine and HTTP API. Without options it is the simulator, which needs no network.
 
@@ -372,7 +382,7 @@ def init(path: Annotated[Path, Parameter(help="File to write.")] = Path(config.F
 
 
 @app.command(name="config")
-def show_config(*, address: Address = Address(), common: Common = Common()) -> int:
+def show_config(*, address: Address = Address(), common: Stateful = Stateful()) -> int:
     """Print the effective settings, secrets masked, each with its source.
 
     Example: `alphapack config --port 5001`
@@ -387,7 +397,7 @@ def show_config(*, address: Address = Address(), common: Common = Common()) -> i
 
 
 @app.command
-def doctor(*, address: Address = Address(), common: Common = Common()) -> int:
+def doctor(*, address: Address = Address(), common: Stateful = Stateful()) -> int:
     """Check settings, state, clock, disk, versions and port.
 
     Example: `alphapack doctor`
@@ -421,7 +431,7 @@ def doctor(*, address: Address = Address(), common: Common = Common()) -> int:
 def reset(
     *,
     yes: Annotated[bool, Parameter(help="Do not ask.", negative=())] = False,
-    common: Common = Common(),
+    common: Stateful = Stateful(),
 ) -> int:
     """Erase the state of every engine in the data folder, after asking; refused while one runs.
 
@@ -525,10 +535,10 @@ def _full_names(symbols: Sequence[str], paths: Sequence[Path], venue: str | None
     if not symbols:
         return ()
     from alphapack.domain.market import name_of, symbol_id, venue_of
-    from alphapack.shell.captures import source_name
+    from alphapack.shell.captures import OR_VENUE, source_name
 
     _check_files(paths)
-    venues = sorted({source_name(path, venue)[0] for path in paths if path.is_file()})
+    venues = sorted({source_name(path, venue, otherwise=OR_VENUE)[0] for path in paths if path.is_file()})
     names: list[str] = []
     for symbol in _separate(symbols):
         stated = [venue_of(symbol).lower()] if ":" in symbol else venues

@@ -304,6 +304,8 @@ def test_an_event_id_that_is_none_is_422(event_id: str) -> None:
         ("symbols=DOGE", 404),
         ("symbols=", 404),
         ("symbols=BTCUSDT,DOGE", 404),
+        ("symbols=" + ",".join(map(str, range(1_001))), 422),
+        ("symbols=" + ",".join(map(str, range(1_000))), 404),
         ("interval_ms=49", 422),
         ("interval_ms=10001", 422),
         ("interval_ms=x", 422),

@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alphapack.domain.events import DepthDiff, FrameError, TopOfBook, Trade
-from alphapack.domain.market import Step
+from alphapack.domain.market import BinanceMarket, Step
 from alphapack.jit import address
 from alphapack.kernels import binance, wire
 from alphapack.kernels import marks as m
 from alphapack.models import steps
 from alphapack.models.book import DECLINED, FeatureBook
-from alphapack.venues.binance import BinanceCodec, Market
+from alphapack.venues.binance import BinanceCodec
 from interpreted import Text, modules
 
-MARKETS: tuple[Market, ...] = ("spot", "usdm", "coinm")
+MARKETS: tuple[BinanceMarket, ...] = ("spot", "usdm", "coinm")
 KINDS = {"depthUpdate": binance.DEPTH, "trade": binance.TRADE, "aggTrade": binance.AGGREGATE, "bookTicker": binance.TICKER}
 FINE = Step(1, 8)
 """A step on which every number of every venue lies."""
@@ -38,7 +38,7 @@ CODECS = {market: BinanceCodec(market) for market in MARKETS}
 TICK, LOT = Step(1, 2), Step(1, 3)
 
 
-def opened(market: Market, name: str = "BTCUSDT", tick: Step = TICK, lot: Step = LOT) -> FeatureBook:
+def opened(market: BinanceMarket, name: str = "BTCUSDT", tick: Step = TICK, lot: Step = LOT) -> FeatureBook:
     """Return a LIVE book at update 10 that listens to this name."""
     one = FeatureBook(tick, lot, CODECS[market].contract_value(name))
     one.listen(name, CODECS[market].frame_format)
@@ -69,7 +69,7 @@ def counted(raw: bytes, step: Step | None) -> int:
     return found
 
 
-def meaning(market: Market, raw: bytes, one: FeatureBook) -> dict[str, Any]:
+def meaning(market: BinanceMarket, raw: bytes, one: FeatureBook) -> dict[str, Any]:
     """Return all that a frame says by the general decoder, as the fields of the reader; raises ``FrameError``."""
     (event,) = CODECS[market].decode(raw, "")
     if isinstance(event, DepthDiff):
@@ -95,7 +95,7 @@ def read(one: FeatureBook, raw: bytes) -> int:
     return int(binance.read(address(raw), 0, len(raw), one.marks))
 
 
-def check(market: Market, one: FeatureBook, raw: bytes) -> int:
+def check(market: BinanceMarket, one: FeatureBook, raw: bytes) -> int:
     """Hold what the reader says of a frame against the general decoder; returns its kind."""
     kind = read(one, raw)
     if kind < 0:
@@ -146,7 +146,7 @@ TRADE_FUTURES = b'{"e":"trade","T":1723161256322,' + HEAD + b',"t":5266583935,"p
 AGGREGATE = b'{"e":"aggTrade",' + HEAD + b',"a":408202367,"p":"101.00","q":"0.008","f":448745700,"l":448745703,"T":1604221200090,"m":false}'
 TICKER = b'{"u":50093239212,' + TOP + b"}"
 TICKER_FUTURES = b'{"e":"bookTicker","u":5123107839020,' + TOP + b',"T":1723161256313,"E":1723161256313}'
-FRAMES: tuple[tuple[Market, bytes], ...] = (
+FRAMES: tuple[tuple[BinanceMarket, bytes], ...] = (
     ("spot", DEPTH),
     ("usdm", DEPTH_FUTURES),
     ("spot", TRADE),
@@ -171,7 +171,7 @@ def joined(found: list[tuple[str, bytes]]) -> bytes:
 
 
 @pytest.mark.parametrize(("market", "raw"), FRAMES)
-def test_every_kind_is_read_and_so_is_what_it_says(market: Market, raw: bytes) -> None:
+def test_every_kind_is_read_and_so_is_what_it_says(market: BinanceMarket, raw: bytes) -> None:
     one = opened(market)
     kind = KINDS.get(json.loads(raw).get("e"), binance.TICKER)
     assert check(market, one, raw) == check(market, one, wrapped(raw)) == kind
@@ -240,7 +240,7 @@ def test_published_samples_are_read_alike_or_left_to_the_decoder(data: Path) -> 
 
 
 @pytest.mark.parametrize(("market", "raw"), FRAMES)
-def test_a_truncated_frame_is_never_taken_and_nothing_beyond_it_is_read(market: Market, raw: bytes) -> None:
+def test_a_truncated_frame_is_never_taken_and_nothing_beyond_it_is_read(market: BinanceMarket, raw: bytes) -> None:
     one = opened(market)
     for whole in (raw, wrapped(raw)):
         for end in range(len(whole)):
@@ -254,7 +254,7 @@ BYTES = (b'"', b",", b":", b"}", b"{", b"[", b"]", b" ", b"0", b"-", b".", b"\\"
 
 
 @pytest.mark.parametrize(("market", "raw"), FRAMES)
-def test_a_frame_with_any_byte_changed_is_read_as_the_decoder_does_or_not_at_all(market: Market, raw: bytes) -> None:
+def test_a_frame_with_any_byte_changed_is_read_as_the_decoder_does_or_not_at_all(market: BinanceMarket, raw: bytes) -> None:
     one = opened(market)
     taken = 0
     for at in range(len(raw)):
@@ -282,7 +282,7 @@ def test_whitespace_between_tokens_is_for_the_decoder(space: bytes) -> None:
 
 @settings(max_examples=60)
 @given(st.sampled_from(FRAMES), st.randoms(use_true_random=False), st.booleans())
-def test_keys_come_in_any_order(frame: tuple[Market, bytes], chance: Any, wrap: bool) -> None:
+def test_keys_come_in_any_order(frame: tuple[BinanceMarket, bytes], chance: Any, wrap: bool) -> None:
     market, raw = frame
     one, found = opened(market), members(raw)
     kind = check(market, one, raw)
@@ -294,7 +294,7 @@ def test_keys_come_in_any_order(frame: tuple[Market, bytes], chance: Any, wrap: 
 
 
 @pytest.mark.parametrize(("market", "raw"), FRAMES)
-def test_a_key_that_comes_twice_is_for_the_decoder(market: Market, raw: bytes) -> None:
+def test_a_key_that_comes_twice_is_for_the_decoder(market: BinanceMarket, raw: bytes) -> None:
     found = members(raw)
     for key, value in found:
         if key in ("ps", "st"):
@@ -305,7 +305,7 @@ def test_a_key_that_comes_twice_is_for_the_decoder(market: Market, raw: bytes) -
 
 @pytest.mark.parametrize(("market", "raw"), FRAMES)
 @pytest.mark.parametrize("key", ["c", "k", "g", "z", "1", "_", "e2", "sp", "px", "stream", "data", "lastUpdateId", "", "é", "\x01"])
-def test_unknown_keys_are_for_the_decoder(market: Market, raw: bytes, key: str) -> None:
+def test_unknown_keys_are_for_the_decoder(market: BinanceMarket, raw: bytes, key: str) -> None:
     found = members(raw)
     for value in (b"1", b'"x"', b"true"):
         for at in (0, 2, len(found)):
@@ -314,7 +314,7 @@ def test_unknown_keys_are_for_the_decoder(market: Market, raw: bytes, key: str) 
 
 @pytest.mark.parametrize(("market", "raw"), FRAMES)
 @pytest.mark.parametrize("key", ["X", "N", "Z", "R"])
-def test_capitals_that_a_venue_adds_say_nothing(market: Market, raw: bytes, key: str) -> None:
+def test_capitals_that_a_venue_adds_say_nothing(market: BinanceMarket, raw: bytes, key: str) -> None:
     one, found = opened(market), members(raw)
     if any(known == key for known, _ in found):
         return
@@ -347,7 +347,7 @@ KEYS = ["e", "E", "T", "s", "U", "u", "pu", "b", "a", "B", "A", "t", "f", "l", "
 @settings(max_examples=600)
 @given(st.sampled_from(FRAMES), st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(VALUES), st.booleans()), min_size=1, max_size=3))
 def test_frames_with_other_values_are_read_as_the_decoder_does_or_not_at_all(
-    frame: tuple[Market, bytes], changes: list[tuple[str, bytes, bool]]
+    frame: tuple[BinanceMarket, bytes], changes: list[tuple[str, bytes, bool]]
 ) -> None:
     market, raw = frame
     found = dict(members(raw))
@@ -363,7 +363,7 @@ def test_frames_with_other_values_are_read_as_the_decoder_does_or_not_at_all(
 
 
 @pytest.mark.parametrize(("market", "raw"), FRAMES)
-def test_each_key_with_each_value_is_read_as_the_decoder_does_or_not_at_all(market: Market, raw: bytes) -> None:
+def test_each_key_with_each_value_is_read_as_the_decoder_does_or_not_at_all(market: BinanceMarket, raw: bytes) -> None:
     one, found = SHARED[market], dict(members(raw))
     for key, value in itertools.product(KEYS, VALUES):
         check(market, one, joined(list((found | {key: value}).items())))

@@ -300,6 +300,24 @@ def test_a_disk_that_is_too_slow_degrades_after_what_waited_is_durable(made: lis
     assert memory.seqs == [*range(1, held + 1), 41, 42] and memory.ledger.kept == rows_through(42)
 
 
+def test_a_last_checkpoint_that_takes_too_long_leaves_all_inputs_durable(memory: Memory, caplog: pytest.LogCaptureFixture) -> None:
+    memory.runner.put(7)
+    assert memory.committer.flush(PATIENCE_S)
+    memory.disk.gate.clear()
+    memory.runner.checkpoint()
+    assert memory.committer.close(0.05), "every input is safe"
+    assert "too slow for the last checkpoint" in caplog.text and memory.checkpoints.states == {}
+    memory.disk.gate.set()
+
+
+def test_inputs_that_are_not_durable_in_time_are_told(memory: Memory, caplog: pytest.LogCaptureFixture) -> None:
+    memory.disk.gate.clear()
+    memory.runner.put(7)
+    assert not memory.committer.close(0.05) and memory.committer.closing
+    assert "checkpoint" not in caplog.text
+    memory.disk.gate.set()
+
+
 def test_an_error_that_trying_again_cannot_heal_stays(memory: Memory) -> None:
     memory.disk.failing, memory.disk.error = {"ledger"}, ValueError("expected a key after (9, 1)")
     memory.runner.put(3)

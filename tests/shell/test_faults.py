@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alphapack.domain.events import DepthDiff, FrameError
-from alphapack.domain.market import Verdict
+from alphapack.domain.market import BinanceMarket, Verdict
 from alphapack.shell import faults
 from alphapack.shell.faults import (
     KINDS,
@@ -32,7 +32,7 @@ from alphapack.shell.faults import (
     garbled,
     stream_of,
 )
-from alphapack.venues.binance import BinanceCodec, Market
+from alphapack.venues.binance import BinanceCodec
 from rig import MS, START_NS, S
 
 OF_FRAMES = tuple(kind for kind in KINDS if kind not in OF_CONNECTIONS | OF_ANSWERS)
@@ -151,7 +151,7 @@ def test_faults_of_one_symbol_keep_their_distance(frames: list[TapeFrame], seed:
 class Judge:
     """A client that resynchronises at once: what it finds is what a fault has to show."""
 
-    def __init__(self, market: Market) -> None:
+    def __init__(self, market: BinanceMarket) -> None:
         self._codec = BinanceCodec(market)
         self._last: dict[str, int] = {}
         self.gaps: Counter[str] = Counter()
@@ -175,7 +175,7 @@ class Judge:
 
 
 @given(st.integers(0, 1 << 32), st.integers(10, 60), st.sampled_from(["spot", "usdm", "coinm"]))
-def test_the_truth_is_what_a_right_client_finds(seed: int, every: int, market: Market) -> None:
+def test_the_truth_is_what_a_right_client_finds(seed: int, every: int, market: BinanceMarket) -> None:
     frames = tape([*((symbol, 0, 1) for symbol in range(len(SYMBOLS))), *shape(seed, 600)])
     injector = Injector(seed, every=every, spacing=3, kinds=OF_FRAMES)
     judge = Judge(market)

@@ -384,6 +384,25 @@ def test_candles_that_are_refused_are_asked_for_again_from_the_same_minute_on(tm
     follow(tmp_path, test, minutes.clock)
 
 
+@pytest.mark.parametrize("years", [-40, 200])
+def test_an_absurd_time_of_the_venue_does_not_decide_when_candles_are_asked_for(tmp_path: Path, minutes: Minutes, years: int) -> None:
+    """Its clock is believed to be a minute from ours at most."""
+
+    async def test(one: Following) -> None:
+        await until(lambda: one.engine.candles.count(BTC) == HISTORY_MINUTES)
+        market = FakeMarket()
+        await one.receive(market.diff(START_NS), market.snapshot(), market.diff(START_NS + years * 365 * 86_400 * S))
+        for _ in range(3):
+            await minutes.next()
+        now_ms = minutes.clock.at_ns // MS
+        assert len(one.feed.candles) > 1, "and they are asked for all the same"
+        assert all(CLOSED_MS - MINUTE_MS * HISTORY_MINUTES <= start < end <= now_ms + MINUTE_MS for _, start, end in one.feed.candles)
+        assert all(1.0 <= slept <= 122.0 for slept in minutes.slept)
+        minutes.early = False  # A venue whose clock is ahead closes its minutes before ours.
+
+    follow(tmp_path, test, minutes.clock)
+
+
 # Over sockets
 
 

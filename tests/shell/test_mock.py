@@ -12,14 +12,14 @@ import uvloop
 from yarl import URL
 
 from alphapack.domain.events import DepthDiff, DepthSnapshot
-from alphapack.domain.market import Verdict
+from alphapack.domain.market import BinanceMarket, Verdict
 from alphapack.domain.simulation import SimulatorSettings
 from alphapack.models.simulator import Simulator
 from alphapack.shell import mock
 from alphapack.shell.captures import Capture, Line
 from alphapack.shell.faults import TapeFrame, combined, data_of, stream_of
 from alphapack.shell.mock import Limits, MockExchange, MockSettings, PortTaken, Weights, aggregate, key_of, ws_frame
-from alphapack.shell.tapes import CaptureTape, Market, TapeError
+from alphapack.shell.tapes import CaptureTape, TapeError
 from alphapack.venues.binance import BinanceCodec
 from rig import MS, PATIENCE_S, START_NS, FakeMarket, S
 
@@ -300,7 +300,7 @@ def test_frames_are_as_the_protocol_has_them(size: int) -> None:
 
 
 @pytest.mark.parametrize(("market", "allowed"), [("spot", 5), ("usdm", 10)])
-def test_who_says_too_much_is_closed(market: Market, allowed: int) -> None:
+def test_who_says_too_much_is_closed(market: BinanceMarket, allowed: int) -> None:
     async def test(client: Client) -> None:
         ws = await client.open("/ws/a@trade" if market == "spot" else "/public/ws/a@trade")
         for number in range(allowed):
@@ -434,7 +434,7 @@ def test_what_was_left_open_is_closed_in_order() -> None:
 
 
 @pytest.mark.parametrize(("market", "prefix"), [("spot", "/api/v3"), ("usdm", "/fapi/v1"), ("coinm", "/dapi/v1")])
-def test_each_market_has_its_paths(market: Market, prefix: str) -> None:
+def test_each_market_has_its_paths(market: BinanceMarket, prefix: str) -> None:
     async def test(client: Client) -> None:
         client.exchange.release(START_NS + S)
         assert (await client.get(f"{prefix}/ping"))[1] == {}
@@ -495,7 +495,7 @@ def test_klines_are_asked_of_the_tape_newest_first_where_no_start_is_named() -> 
         ("coinm", "exchangeInfo", 1),
     ],
 )
-def test_requests_weigh_what_the_venue_says(market: Market, query: str, weight: int) -> None:
+def test_requests_weigh_what_the_venue_says(market: BinanceMarket, query: str, weight: int) -> None:
     async def test(client: Client) -> None:
         prefix = {"spot": "/api/v3", "usdm": "/fapi/v1", "coinm": "/dapi/v1"}[market]
         status, _, headers = await client.get(f"{prefix}/{query}")
@@ -543,7 +543,7 @@ def test_a_minute_of_weight_ends() -> None:
 class Follower:
     """A client's book by the venue's rule: differences are kept until a snapshot comes."""
 
-    def __init__(self, market: Market, name: str) -> None:
+    def __init__(self, market: BinanceMarket, name: str) -> None:
         self.codec, self.name = BinanceCodec(market), name
         self.kept: list[DepthDiff] = []
         self.sides: tuple[dict[bytes, bytes], dict[bytes, bytes]] = ({}, {})
@@ -984,7 +984,7 @@ def test_minutes_of_a_recording_are_made_of_its_trades() -> None:
     ],
 )
 def test_a_follower_of_a_real_recording_never_sees_a_gap(data: Path, name: str) -> None:
-    market: Market = name.split("_")[0].removeprefix("binance-")  # type: ignore[assignment]
+    market: BinanceMarket = name.split("_")[0].removeprefix("binance-")  # type: ignore[assignment]
     symbol = "ETHUSD_PERP" if "PERP" in name else name.split("_")[1]
     capture = Capture([data / "captures" / name], report=lambda one: pytest.fail(str(one)))
     tape = CaptureTape(itertools.islice(capture, 4_000), BinanceCodec(market), market)
@@ -1010,7 +1010,7 @@ def test_a_follower_of_a_real_recording_never_sees_a_gap(data: Path, name: str) 
 
 
 @pytest.mark.parametrize(("market", "name"), [("spot", "BTCUSDT"), ("usdm", "ETHUSDT"), ("coinm", "BTCUSD_PERP")])
-def test_a_follower_of_the_simulator_never_sees_a_gap(market: Market, name: str) -> None:
+def test_a_follower_of_the_simulator_never_sees_a_gap(market: BinanceMarket, name: str) -> None:
     async def test(client: Client) -> None:
         ws = await client.open(f"{'/public' if market == 'usdm' else ''}/stream?streams={name.lower()}@depth@100ms")
         follower = Follower(market, name)

@@ -414,6 +414,53 @@ def test_many_lines_are_drawn_in_slices_between_which_others_have_their_turn(tmp
     run(live)
 
 
+def test_those_who_post_at_once_are_taken_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_module, "SLICE_S", 0.0)
+
+    async def live() -> None:
+        async with Live(tmp_path, clock=FakeClock()) as host:
+            runner = configured(host)
+            posted = [[b"%d" % (100 * i + j) for j in range(5)] for i in range(3)]
+            done = await asyncio.gather(*(runner.ingest(VENUE, "", lines) for lines in posted))
+            assert [one.frames for one in done] == [5, 5, 5]
+            taken = [entry.payload for entry, _ in host.seen[2:] if type(entry) is Frame]
+            assert taken == [line for lines in posted for line in lines]
+
+    run(live)
+
+
+def test_what_was_received_is_stepped_at_the_end_and_nothing_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_module, "SLICE_S", 2e-5)
+
+    async def live() -> None:
+        market = FakeMarket()
+        async with Live(tmp_path, clock=FakeClock()) as host:
+            runner = configured(host)
+            posting = asyncio.create_task(runner.ingest(VENUE, "", (b"%d" % i for i in range(1_000))))
+            while host.engine.seq < 20:
+                await asyncio.sleep(0)
+            for _ in range(50):
+                runner.receive(VENUE, "", market.diff(START_NS))
+            assert await runner.end() is None
+            ended = host.engine.seq
+            frames = [entry.payload for entry, _ in host.seen if type(entry) is Frame]
+            assert sum(b"depthUpdate" in payload for payload in frames) == 50
+            with pytest.raises(NotReady, match=f"found one that stops; {len(frames) - 50} frames of this request were taken"):
+                await posting
+            runner.receive(VENUE, "", market.diff(START_NS))
+            runner.answered(WorkRequested(1, "none", b""), True, b"")
+            await asyncio.sleep(0.01)
+            with pytest.raises(NotReady, match="found one that stops"):
+                await runner.ingest(VENUE, "", [b"{}"])
+            assert host.engine.seq == ended
+            assert await asyncio.to_thread(host.committer.close, 20.0)
+            runner.recovered()
+            await asyncio.sleep(0.01)
+        assert [entry.seq for entry in read_journal(tmp_path / "journal")] == list(range(1, ended + 1))
+
+    run(live)
+
+
 def test_nothing_is_taken_before_the_engine_is_ready(tmp_path: Path) -> None:
     async def live() -> None:
         bare = Runner(app.build(), source="test", clock=FakeClock(), config=dict)
@@ -522,7 +569,7 @@ class World:
         monkeypatch.setattr(
             runner_module,
             "asyncio",
-            SimpleNamespace(sleep=self.sleep, get_running_loop=asyncio.get_running_loop),
+            SimpleNamespace(sleep=self.sleep, get_running_loop=asyncio.get_running_loop, Lock=asyncio.Lock),
         )
 
     async def sleep(self, delay_s: float) -> None:
@@ -816,6 +863,16 @@ RESOLVED = {
     "BTC": None,
     " BTCUSDT": None,
 }
+
+
+def test_a_symbol_that_comes_in_is_found_from_then_on(tmp_path: Path, venues: list[AnyInput]) -> None:
+    async def live() -> None:
+        async with Live(tmp_path / "state") as host:
+            assert host.runner.resolve("BTCUSDT") is None
+            await host.play(venues)
+            assert host.runner.resolve("BTCUSDT") == "binance-spot:BTCUSDT"
+
+    run(live)
 
 
 @pytest.mark.parametrize("default", ["binance-spot", "binance-usdm", "", "kraken"])

@@ -32,6 +32,7 @@ EXACT_INT_MAX = 2**53 - 1
 """Beyond it JSON readers that use doubles lose digits."""
 INTERVAL_MS_MIN, INTERVAL_MS_MAX = 50, 10_000
 WIRE_NAME_LENGTH_MAX = 40
+STREAM_SYMBOLS_MAX = 1_000
 LINES_MAX = 50_000
 """Of one body, so that one request cannot fill the queue in front of the disk; the shortest frames are 60 bytes."""
 FRAMES = ("application/x-ndjson", "application/jsonl", "text/plain")
@@ -224,7 +225,10 @@ async def stream(
     wanted = frozenset(kinds.split(","))
     if unknown := sorted(wanted - set(KINDS)):
         raise Refused(422, f"'kinds': expected kinds of {', '.join(KINDS)}, separated by commas, found {shown(unknown[0])}")
-    names = None if symbols is None else tuple(dict.fromkeys(_resolved(host, text) for text in symbols.split(",")))
+    asked = dict.fromkeys(symbols.split(",")) if symbols is not None else {}
+    if len(asked) > STREAM_SYMBOLS_MAX:
+        raise Refused(422, f"'symbols': expected at most {STREAM_SYMBOLS_MAX:,} names, found {len(asked):,}")
+    names = None if symbols is None else tuple(dict.fromkeys(_resolved(host, text) for text in asked))
     streams: Streams = request.app.state.streams
     return EventStream(streams, Wanted(names, wanted, interval_ms / 1_000, key_of(last_event_id) if last_event_id else None))
 

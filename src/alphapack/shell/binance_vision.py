@@ -152,9 +152,9 @@ def open_vision(path: Path, member: str, first: bytes, venue: str | None, symbol
     if kind not in _TABLES:
         return None
     if named is None and symbol is None:
-        raise ForeignError(f"expected a name such as BTCUSDT-{kind}-2024-08-08.zip, or --symbol, found {path.name!r}")
+        raise ForeignError(f"expected a name such as BTCUSDT-{kind}-2024-08-08.zip, or --symbols, found {path.name!r}")
     if named is not None and symbol is not None and named[1].upper() != symbol.upper():
-        raise ForeignError(f"expected a table of {symbol}, as --symbol says, found {path.name!r}")
+        raise ForeignError(f"expected a table of {symbol}, as --symbols says, found {path.name!r}")
     name = tables.named(named[1] if named is not None else symbol or "", path)
     interval = named[2].replace("mo", "M") if named is not None and _INTERVAL.fullmatch(named[2]) else ""
     if kind == "klines" and not interval:

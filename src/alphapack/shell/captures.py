@@ -37,7 +37,8 @@ _SUFFIXES = frozenset({".gz", ".zst", ".xz", ".raw", ".jsonl", ".json", ".ndjson
 _DATE = re.compile(r"\d{8}([Tt-]?\d{2,6}[Zz]?)?|\d{4}-\d{2}-\d{2}\S*")
 _WORDS = frozenset({"all", "book", "books", "capture", "depth", "multi", "raw", "ticker", "tickers", "trade", "trades"})
 _VENUE = re.compile(r"[a-z][a-z0-9.-]*")
-_NAMING = "name it VENUE_SYMBOL_DATE.raw.gz, such as binance-spot_BTCUSDT_20240808.raw.gz, or state --venue"
+OR_VENUE = ", or state --venue"
+_NAMING = "name it VENUE_SYMBOL_DATE.raw.gz, such as binance-spot_BTCUSDT_20240808.raw.gz"
 
 # Stand-ins for lines that cannot be read; told apart by identity.
 _TOO_LONG = b"<too long>"
@@ -91,7 +92,7 @@ class Capture:
         for path in self.paths:
             if not path.is_file():
                 raise CaptureError(f"expected a capture file, found {'a folder' if path.is_dir() else 'nothing'} at {path}")
-        self.names = tuple(source_name(path, venue, venues) for path in self.paths)
+        self.names = tuple(source_name(path, venue, venues, otherwise=OR_VENUE) for path in self.paths)
         self.bytes_total = sum(path.stat().st_size for path in self.paths)
         self._report = report
         self._restart()
@@ -324,8 +325,8 @@ def open_inputs(
     return Recording(journals[0], settings, report)
 
 
-def source_name(path: Path, venue: str | None = None, venues: Collection[str] = ()) -> tuple[str, str]:
-    """Return the venue and the fallback symbol that a file name states."""
+def source_name(path: Path, venue: str | None = None, venues: Collection[str] = (), *, otherwise: str = "") -> tuple[str, str]:
+    """Return the venue and the fallback symbol that a file name states; ``otherwise`` says what else helps where it states none."""
     stem = path.name
     while (suffix := Path(stem).suffix).lower() in _SUFFIXES:
         stem = stem.removesuffix(suffix)
@@ -336,7 +337,7 @@ def source_name(path: Path, venue: str | None = None, venues: Collection[str] = 
     found = parts[0] if parts and named and _VENUE.fullmatch(parts[0]) else None
     if venue is None:
         if found is None:
-            raise CaptureError(f"expected a file name that begins with its venue, found {path.name!r}: {_NAMING}")
+            raise CaptureError(f"expected a file name that begins with its venue, found {path.name!r}: {_NAMING}{otherwise}")
         venue = found
         parts = parts[1:]
     elif found is not None and (len(parts) > 1 or found == venue or found in venues):

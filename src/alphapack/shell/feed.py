@@ -5,7 +5,7 @@ but sends nothing is given up. A steady stream that is silent while others flow 
 replaced. A connection that grows old, or whose server says that it goes down, is replaced too: the new one hears the market
 before the old one ends, so that nothing is missed, and what it hears until then is held and handed over after the last frame of
 the old one, so that nothing comes out of order. What both heard comes twice; the core drops the updates and trades that it has
-seen.
+seen. An old one that is further behind than the time both are heard leaves a hole, which the core tells as any other.
 
 All waiting is on the monotonic clock; steps of the wall clock do nothing.
 """
@@ -415,7 +415,7 @@ class Feed:
                     while True:
                         await self._fetch_snapshots(group)
             except BaseExceptionGroup as errors:
-                raise _first(errors) from None
+                raise first_error(errors) from None
 
     async def instruments(self) -> None:
         """Hand over what the venue says about the symbols followed, as one frame; ``run`` does so at its start."""
@@ -610,7 +610,8 @@ def _failure(error: object) -> str:
     return f"socket failed: {type(error).__name__}: {error}"
 
 
-def _first(errors: BaseException) -> BaseException:
+def first_error(errors: BaseException) -> BaseException:
+    """Return the error that began it: the others were cancelled for it."""
     while isinstance(errors, BaseExceptionGroup):
         errors = errors.exceptions[0]
     return errors

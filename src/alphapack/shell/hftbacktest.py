@@ -114,7 +114,7 @@ def open_events(path: Path, member: str, venue: str | None, symbol: str | None) 
         )
     found = _NAME.fullmatch(path.name.removesuffix(".npz"))
     if symbol is None and found is None:
-        raise ForeignError(f"expected a name such as BTCUSDT_20240808.npz, or --symbol, found {path.name!r}")
+        raise ForeignError(f"expected a name such as BTCUSDT_20240808.npz, or --symbols, found {path.name!r}")
     return EventsReader(venue, tables.named((symbol or (found[1] if found else "")).upper(), path))
 
 

@@ -15,11 +15,13 @@ from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, name_of, symbol_i
 from alphapack.models.candles import MINUTE_MS
 from alphapack.services.microstructure import SNAPSHOT
 from alphapack.shell.clock import Clock
-from alphapack.shell.feed import Feed
+from alphapack.shell.feed import Feed, first_error
 from alphapack.shell.offloop import Work, Worker
 from alphapack.shell.rest import RestError
 from alphapack.shell.runner import Runner
 
+LAG_MS_MAX = 60_000.0
+"""A venue whose clock is further from ours is asked as if it were not."""
 CANDLE_DELAY_MS = 2_000
 """A minute closes this long after its end."""
 
@@ -67,7 +69,7 @@ class LiveMarkets:
                     group.create_task(feed.run())
                     group.create_task(self._follow_candles(runner, feed, names))
         except BaseExceptionGroup as errors:
-            raise _first(errors) from None
+            raise first_error(errors) from None
         finally:
             runner.executor, runner.went_stale, runner.feeds = None, None, list
             self._worker.close()
@@ -98,7 +100,8 @@ class LiveMarkets:
         market = runner.engine.microstructure
         known = (market.health(symbol).lag_ms for name in names if market.knows(symbol := symbol_id(feed.plan.venue, name)))
         lags = [lag_ms for lag_ms in known if lag_ms is not None]
-        return round(min(lags) * NANOS_PER_MS) if lags else 0
+        lag_ms = min(lags, default=0.0)
+        return round(max(-LAG_MS_MAX, min(LAG_MS_MAX, lag_ms)) * NANOS_PER_MS)  # One absurd time must not decide when we ask.
 
     async def _follow_candles(self, runner: Runner, feed: Feed, names: tuple[str, ...]) -> None:
         """Fetch the candles that are not known, then those of every minute once it has closed."""
@@ -115,11 +118,3 @@ class LiveMarkets:
                         _log.warning("candles are missing", venue=feed.plan.venue, symbol=name, reason=str(error))
             next_ms = closed_ms + MINUTE_MS + CANDLE_DELAY_MS
             await asyncio.sleep(max(1.0, next_ms / 1_000 - self._clock.now_ns() / NANOS_PER_S))
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the error that began it: the others were cancelled for it."""
-    found: BaseException = errors
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found

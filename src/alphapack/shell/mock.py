@@ -26,7 +26,7 @@ from typing import Self, cast
 import msgspec
 from aiohttp import WSMsgType, web
 
-from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S
+from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, BinanceMarket
 from alphapack.models.candles import MINUTE_MS
 from alphapack.shell.faults import (
     KINDS,
@@ -40,7 +40,7 @@ from alphapack.shell.faults import (
     data_of,
     stream_of,
 )
-from alphapack.shell.tapes import Market, Tape, TapeError
+from alphapack.shell.tapes import Tape, TapeError
 
 HOST = "127.0.0.1"
 """Faults are for the asking here, so nobody else may reach it."""
@@ -86,12 +86,12 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lifetime_s: float = 86_400.0
 
 
-LIMITS: dict[Market, Limits] = {
+LIMITS: dict[BinanceMarket, Limits] = {
     "spot": Limits(messages_per_s=5, weight_per_minute=6_000, ping_s=20.0, pong_s=60.0),
     "usdm": Limits(messages_per_s=10, weight_per_minute=2_400, ping_s=180.0, pong_s=600.0),
     "coinm": Limits(messages_per_s=10, weight_per_minute=2_400, ping_s=180.0, pong_s=600.0),
 }
-_PREFIX: dict[Market, str] = {"spot": "/api/v3", "usdm": "/fapi/v1", "coinm": "/dapi/v1"}
+_PREFIX: dict[BinanceMarket, str] = {"spot": "/api/v3", "usdm": "/fapi/v1", "coinm": "/dapi/v1"}
 _FUTURES_DEPTHS = {5: 2, 10: 2, 20: 2, 50: 2, 100: 5, 500: 10, 1_000: 20}
 """Weight by limit; no other limit is taken."""
 
@@ -99,7 +99,7 @@ _FUTURES_DEPTHS = {5: 2, 10: 2, 20: 2, 50: 2, 100: 5, 500: 10, 1_000: 20}
 class MockSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a tape is played, and what is done to it."""
 
-    market: Market = "usdm"
+    market: BinanceMarket = "usdm"
     port: int = 0
     """0: any free one."""
     speed: float = 1.0

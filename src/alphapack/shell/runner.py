@@ -20,7 +20,7 @@ from alphapack.domain import readings
 from alphapack.domain.events import BookStateChanged, FrameRejected, IntakeOverloaded, Record, SessionStarted, WorkFailed, WorkRequested
 from alphapack.domain.feeds import FeedHealth
 from alphapack.domain.inputs import AnyInput, Configure, Conflated, CoreSettings, Frame, Heartbeat, Result, SessionStart, Shed
-from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, BookState
+from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, BookState, name_of, venue_of
 from alphapack.engine.engine import Engine
 from alphapack.engine.ports import (
     REJECTED_LINES_MAX,
@@ -48,6 +48,7 @@ NO_WORKS: Mapping[str, Work] = {}
 SAFE_EVERY_S = 0.05
 LAG_EVERY_S = 0.05
 LAG_SAMPLES = 20
+_STOPPING = "expected a ready engine, found one that stops"
 
 _log = structlog.get_logger("alphapack.runner")
 
@@ -87,7 +88,9 @@ class Runner:
         self._config = config
         self._default_venue = default_venue
         self._accepts = accepts
-        self._draining = False
+        self._draining = self._stopping = False
+        self._names: dict[str, list[str]] = {}
+        self._names_n = 0
         self.fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Holds the error of an input that came by itself and could not be stepped: a fault of ours, by which all must end."""
         self._checkpoint_inputs, self._checkpoint_ns = checkpoint_inputs, int(checkpoint_s * NANOS_PER_S)
@@ -96,6 +99,7 @@ class Runner:
         self._lags: list[float] = [0.0] * LAG_SAMPLES
         self._loop = asyncio.get_running_loop()
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+        self._one_ingests = asyncio.Lock()
         self._starting: str | None = "starting"
         self._told = ""
         self._was_ready = False
@@ -123,7 +127,7 @@ class Runner:
     def _drain_on(self) -> None:
         """Step what waits, a slice at a time, with other work of the loop in between."""
         try:
-            self._draining = self.drain()
+            self._draining = not self._stopping and self.drain()
         except Exception as error:  # Nobody awaits what comes by itself.
             self._fail(error)
             return
@@ -131,10 +135,19 @@ class Runner:
             self._loop.call_soon(self._drain_on)
 
     async def end(self, *tasks: "asyncio.Future[Any]") -> Exception | None:
-        """End what follows the market, and return the error by which any of it ended before, None where all went well."""
+        """End what follows the market, step what it had received, and take nothing from then on.
+
+        Returns the error by which any of it ended before, None where all went well.
+        """
         for task in tasks:
             task.cancel()
         ended: list[object] = [*await asyncio.gather(*tasks, return_exceptions=True)]
+        self._stopping = True
+        try:
+            while not self.fault.done() and self.drain():
+                await asyncio.sleep(0)
+        except Exception as error:
+            self._fail(error)
         if self.fault.done():
             ended.append(self.fault.exception())
         return next((one for one in ended if isinstance(one, Exception)), None)
@@ -197,29 +210,34 @@ class Runner:
         """Step each line that is not empty as a frame of a venue; returns once all are on disk (port ``Host``)."""
         if self._starting is not None or self.committer is None:
             raise NotReady(f"expected a ready engine, found one that is {self._starting or 'starting'}")
+        if self._stopping:
+            raise NotReady(_STOPPING)
         if not self._accepts:
             raise NotAccepting("expected a market that takes frames from outside, found a recording, whose inputs are its own")
         if self.committer.state != "ok":
             raise NotDurable(f"expected a journal that can be written, found it refusing: {self.committer.detail}; no frame was taken")
         rejected: list[RejectedLine] = []
         frames = rejected_count = 0
-        until = time.perf_counter() + SLICE_S
-        for number, line in enumerate(lines, 1):
-            if time.perf_counter() >= until:
-                self._hand_over()
-                await asyncio.sleep(0)
-                await self.disk()
-                until = time.perf_counter() + SLICE_S
-            if not line:
-                continue
-            self._take(Frame(self.engine.seq + 1, self._now_ns(), venue, symbol, line))
-            frames += 1
-            if self.engine.rejection is not None:
-                rejected_count += 1
-                if len(rejected) < REJECTED_LINES_MAX:
-                    rejected.append(RejectedLine(number, self.engine.rejection))
-        seq = self.engine.seq
-        self._hand_over()
+        async with self._one_ingests:  # However many post, the loop is held for one slice a turn.
+            until = time.perf_counter() + SLICE_S
+            for number, line in enumerate(lines, 1):
+                if time.perf_counter() >= until:
+                    self._hand_over()
+                    await asyncio.sleep(0)
+                    await self.disk()
+                    until = time.perf_counter() + SLICE_S
+                if self._stopping:
+                    raise NotReady(f"{_STOPPING}; {frames:,} frames of this request were taken")
+                if not line:
+                    continue
+                self._take(Frame(self.engine.seq + 1, self._now_ns(), venue, symbol, line))
+                frames += 1
+                if self.engine.rejection is not None:
+                    rejected_count += 1
+                    if len(rejected) < REJECTED_LINES_MAX:
+                        rejected.append(RejectedLine(number, self.engine.rejection))
+            seq = self.engine.seq
+            self._hand_over()
         await self._safe(seq)
         return Ingested(venue, frames, frames - rejected_count, rejected, rejected_count, seq, self.sequence()[1])
 
@@ -345,6 +363,8 @@ class Runner:
         """Take the answer of off-loop work as an input; called on any thread."""
 
         def enter() -> None:
+            if self._stopping:  # A restart asks again.
+                return
             try:
                 self.submit(lambda seq, ts_ns: Result(seq, ts_ns, request.request_id, request.work, ok, body))
             except Exception as error:
@@ -356,7 +376,7 @@ class Runner:
 
     def checkpoint(self) -> None:
         """Hand the whole state to the committer; a restart goes on from it."""
-        if self.committer is not None:
+        if self.committer is not None and not self.committer.closing:
             self._hand_over()
             self.committer.checkpoint(self.engine.seq, self.engine.save())
         self._checkpoint_seq, self._checkpoint_at_ns = self.engine.seq, time.monotonic_ns()
@@ -423,6 +443,7 @@ class Runner:
         self._checkpoint_seq = engine.seq if checkpoint_seq is None else checkpoint_seq
         self._checkpoint_at_ns = time.monotonic_ns()
         self.engine, self.committer = engine, committer
+        self._names_n = 0
         self.intake = Intake(engine.codecs)
 
     def starting(self, what: str, share: float | None = None) -> None:
@@ -487,18 +508,20 @@ class Runner:
 
     def resolve(self, text: str) -> str | None:
         """Return the full name that ``BTCUSDT`` or ``venue:SYMBOL`` means; a bare name on several venues is the default venue's."""
-        known = self._known()
         venue, colon, bare = text.partition(":")
+        named = self._named().get((bare if colon else text).upper(), [])
         if colon:
-            wanted = f"{venue.lower()}:{bare.upper()}"
-            return wanted if wanted in known else None
-        named = [name for name in known if name.partition(":")[2] == text.upper()]
-        preferred = [name for name in named if name.partition(":")[0] == self._default_venue]
-        return next(iter(preferred or named), None)
+            return next((name for name in named if venue_of(name) == venue.lower()), None)
+        return next((name for name in named if venue_of(name) == self._default_venue), next(iter(named), None))
 
-    def _known(self) -> list[str]:
-        """Return every symbol with a book or candles, in order of name."""
-        return sorted({*self.engine.microstructure.symbols(), *self.engine.candles.symbols()})
+    def _named(self) -> dict[str, list[str]]:
+        """Return every symbol with a book or candles by its bare name, in order of name; made anew where one came in."""
+        known = (*self.engine.microstructure.symbols(), *self.engine.candles.symbols())
+        if len(known) != self._names_n:
+            self._names, self._names_n = {}, len(known)
+            for name in sorted(set(known)):
+                self._names.setdefault(name_of(name), []).append(name)
+        return self._names
 
     def symbols(self) -> list[readings.SymbolInfo]:
         """Return every known symbol in order of name."""
@@ -536,6 +559,7 @@ class Runner:
             "messages_total": self.messages,
             "durable_seq": health.ledger.durable_seq,
             "journal_backlog": health.ledger.backlog,
+            "ledger_rows_lost_total": self.committer.lost_rows if self.committer is not None else 0,
             "ledger_rows": health.ledger.rows,
             "ledger_ok": float(health.ledger.ok),
             "loop_lag_seconds": health.loop_lag_ms / 1_000,

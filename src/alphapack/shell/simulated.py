@@ -29,10 +29,11 @@ MINUTE_NS = MINUTE_MS * NANOS_PER_MS
 FLOW_NS = 61 * MINUTE_NS
 """Order flow before the first answer: an hour, and the minute in which books become proven."""
 HISTORY_MINUTES = 30 * 1_440
-PAGE = 1_500
-"""Candles of one REST answer."""
+PAGE = 500
+"""Candles of one REST answer: few enough to be stepped in a moment."""
 ROLL_NS = NANOS_PER_S
-"""How much of the market is made at once while it is ahead of nothing."""
+"""How much of a market of three symbols is made at once while it catches up."""
+ROLL_NS_MIN = 10_000_000
 PACE_S = 0.02
 NEAR_NS = NANOS_PER_S // 2
 CANDLE_DELAY_NS = 2 * NANOS_PER_S
@@ -62,6 +63,7 @@ class SimulatedMarket:
         self._settings, self._core, self._clock = settings, core, clock
         self._works, self._delay_ns = works, delay_ns
         self._past_ns, self._history_minutes = past_ns, history_minutes
+        self._roll_ns = max(ROLL_NS_MIN, min(ROLL_NS, round(3 * ROLL_NS / (len(settings.symbols) * settings.activity))))
         self._wanted: dict[str, None] = {}  # Symbols whose snapshot is asked for, in the order of asking.
         self._worker: Worker | None = None
         self._market: Simulator | None = None
@@ -105,7 +107,7 @@ class SimulatedMarket:
         runner.ready()
         while (behind_ns := self._clock.now_ns() - market.now_ns) < FLOW_NS:
             if behind_ns > 0:
-                self._advance(runner, market, min(market.now_ns + ROLL_NS, self._clock.now_ns()))
+                self._advance(runner, market, min(market.now_ns + self._roll_ns, self._clock.now_ns()))
                 runner.hand_over()
             await asyncio.sleep(PACE_S if behind_ns <= NEAR_NS else 0)
         _log.warning("the market stood still and begins a new session", behind_s=behind_ns // NANOS_PER_S)
@@ -163,7 +165,7 @@ class SimulatedMarket:
         began_ns = market.now_ns
         until = time.perf_counter() + SLICE_S
         while (left_ns := self._clock.now_ns() - market.now_ns) > near_ns:
-            self._advance(runner, market, market.now_ns + min(ROLL_NS, left_ns), delayed)
+            self._advance(runner, market, market.now_ns + min(self._roll_ns, left_ns), delayed)
             if time.perf_counter() >= until:
                 runner.hand_over()
                 done = (market.now_ns - began_ns) / max(1, market.now_ns + left_ns - began_ns)

@@ -19,7 +19,6 @@ from alphapack.shell.faults import TapeFrame, combined
 CANDLES_MAX = 10_000
 PRIMED_FRAMES_MAX = 20_000
 WAITING_DIFFS_MAX = 10_000
-Market = BinanceMarket
 _LEVEL = re.compile(rb'"\d+\.?(\d*)","\d+\.?(\d*)"')
 
 

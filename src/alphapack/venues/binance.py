@@ -38,7 +38,6 @@ from alphapack.domain.market import NAME_WITHIN, SIMULATOR, BinanceMarket, Step,
 from alphapack.kernels.wire import BINANCE_FUTURES, BINANCE_SPOT, MICROSECONDS_FROM, MILLISECONDS_MAX, TIME_MAX
 
 _NAME = re.compile(rb'"s":"([^"]{1,40})"')
-Market = BinanceMarket
 NAME_LENGTH_MAX = 40
 """Longest name taken for a symbol; delivery contracts and multiplied tokens stay far below."""
 ID_MAX = (1 << 63) - 1
