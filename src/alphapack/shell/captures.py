@@ -370,7 +370,8 @@ def _is_whole(line: bytes) -> bool:
     return True
 
 
-def _gunzip(source: Iterator[bytes]) -> Iterator[bytes]:
+def gunzip(source: Iterator[bytes]) -> Iterator[bytes]:
+    """Inflate gzip members; raises ``zlib.error`` where they are damaged, ``EOFError`` where the last one was cut."""
     stream = None
     for data in source:
         while data:
@@ -424,4 +425,4 @@ def _unxz(source: Iterator[bytes]) -> Iterator[bytes]:
         raise EOFError("its end missing (the file was cut)")
 
 
-_INFLATE: dict[str, Callable[[Iterator[bytes]], Iterator[bytes]]] = {".gz": _gunzip, ".zst": _unzstd, ".xz": _unxz}
+_INFLATE: dict[str, Callable[[Iterator[bytes]], Iterator[bytes]]] = {".gz": gunzip, ".zst": _unzstd, ".xz": _unxz}

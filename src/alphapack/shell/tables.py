@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from alphapack.shell.captures import COMPLAINTS_A_FILE, CaptureError, Complaint
+from alphapack.shell.captures import COMPLAINTS_A_FILE, CaptureError, Complaint, gunzip
 
 LINE_BYTES_MAX = 1 << 16
 MESSAGE_LEVELS_MAX = 10_000
@@ -214,24 +214,12 @@ def _compressed(path: Path) -> bool:
 
 
 def _gunzip(source: Iterator[bytes]) -> Iterator[bytes]:
-    stream = None
-    for data in source:
-        while data:
-            if stream is None:
-                data = data.lstrip(b"\0")  # Padding between members is legal.
-                if not data:
-                    break
-                stream = zlib.decompressobj(wbits=31)
-            try:
-                yield stream.decompress(data, _INFLATED_BYTES_MAX)
-            except zlib.error as error:
-                raise Damaged(f"a gzip stream that is damaged ({error})") from None
-            data = stream.unconsumed_tail
-            if stream.eof:
-                data, stream = stream.unused_data, None
-    if stream is not None:
-        yield stream.flush()
-        raise Damaged("a gzip stream that was cut")
+    try:
+        yield from gunzip(source)
+    except zlib.error as error:
+        raise Damaged(f"a gzip stream that is damaged ({error})") from None
+    except EOFError:
+        raise Damaged("a gzip stream that was cut") from None
 
 
 class _Member:
