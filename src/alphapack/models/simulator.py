@@ -23,6 +23,8 @@ from alphapack.kernels import simulation as k
 
 START_NS_MAX = 1 << 62
 HISTORY_MINUTES_MAX = 100_000
+MINUTES_AT_ONCE = 1_440
+"""Candles made in one call: a kernel keeps the interpreter's lock, which others want meanwhile."""
 CANDLES_MAX = 10_000_000
 """Candles kept of all symbols together."""
 FLOW_MINUTES_KEPT = 10_080
@@ -175,7 +177,8 @@ class Simulator:
             terms = terms_of(name, market)
             price = (prices or {}).get(name, terms.price)
             one = _opened(settings, terms, market, price, minute - history_minutes, rows, start_ns)
-            k.history(history_minutes, one.ints, one.reals, one.candles)
+            for made in range(0, history_minutes, MINUTES_AT_ONCE):
+                k.history(min(MINUTES_AT_ONCE, history_minutes - made), one.ints, one.reals, one.candles)
             one.ints[k.STEP] = minute * k.STEPS_MINUTE
             one.open_book()
             self._symbols[name] = one
