@@ -1,6 +1,7 @@
 """Composition root: the only module that names concrete parts."""
 
 import asyncio
+import gc
 import hashlib
 import signal
 import sys
@@ -371,6 +372,7 @@ async def _serve(settings: Settings, source: Source, folder: folders.EngineFolde
             _log.info("stopped while starting")
             _exit(0)  # A thread that compiles cannot be stopped, and nothing has been acknowledged.
         committer = await start
+        gc.freeze()  # Modules and kernels live as long as the process: a collection that walks them holds the loop for long.
         following = asyncio.create_task(source.follow(runner))
         beating = asyncio.create_task(runner.beat()) if source.clock is not None else None
         ends: list[asyncio.Future[Any]] = [told, http, runner.fault, *([beating] if beating is not None else [])]

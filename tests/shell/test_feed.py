@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from alphapack.domain.feeds import FeedSettings, UnknownSymbol
 from alphapack.shell import feed as feed_module
-from alphapack.shell import rest
+from alphapack.shell import rest, turns
 from alphapack.shell.feed import STREAMS_PER_CONNECTION, STREAMS_PER_MESSAGE, Feed, Silence
 from alphapack.shell.rest import RestError
 from alphapack.venues.binance_api import BinanceApi
@@ -816,8 +816,10 @@ def test_a_new_line_that_fails_leaves_the_old_one_and_what_it_held_is_not_handed
     play(test)
 
 
-def test_reading_leaves_the_loop_to_others_while_frames_wait() -> None:
+def test_reading_leaves_the_loop_to_others_while_frames_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames that came all at once are read without a wait between them."""
+    monkeypatch.setattr(turns, "SLICE_S", 0.0)
+    monkeypatch.setattr(turns, "SLICE_MAX_S", 0.0)
 
     async def test(here: Venue, follow: Callable[..., Followed]) -> None:
         one = follow("spot", [BTC])
@@ -825,7 +827,7 @@ def test_reading_leaves_the_loop_to_others_while_frames_wait() -> None:
         here.dead = True
         await asyncio.sleep(QUIET_S)
         seen: list[int] = []
-        sent = 20 * feed_module.TURN_FRAMES
+        sent = 600
         before = len(one.frames)
 
         async def look() -> None:
@@ -839,7 +841,7 @@ def test_reading_leaves_the_loop_to_others_while_frames_wait() -> None:
         transport.write((bytes((0x81, len(frame))) + frame) * sent)
         await look()
         steps = [after - at for at, after in itertools.pairwise([*seen, before + sent])]
-        assert max(steps) <= feed_module.TURN_FRAMES
+        assert max(steps) <= 2, "here a slice is over with its first frame"
 
     play(test)
 

@@ -16,6 +16,7 @@ from alphapack.domain.market import BookState
 from alphapack.engine.ports import REJECTED_LINES_MAX, Ingested, NotAccepting, NotDurable, NotReady, RejectedLine
 from alphapack.shell import journal as journal_module
 from alphapack.shell import runner as runner_module
+from alphapack.shell import turns as turns_module
 from alphapack.shell.clock import SystemClock, carried_on
 from alphapack.shell.intake import Intake
 from alphapack.shell.journal import read_journal
@@ -92,7 +93,7 @@ def test_the_clock_of_a_recording_is_where_its_engine_stands(tmp_path: Path, ent
     run(live)
 
 
-def test_frames_of_the_intake_are_takenin_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_of_the_intake_are_taken_in_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def live() -> None:
         clock = FakeClock()
         async with Live(tmp_path, clock=clock) as host:
@@ -151,8 +152,9 @@ def test_a_frame_received_is_takensoon_and_stamped_with_the_time_at_which_it_cam
     run(live)
 
 
-def test_much_that_is_received_is_takenin_slices_with_other_work_in_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner_module, "SLICE_S", 0.0)
+def test_much_that_is_received_is_taken_in_slices_with_other_work_in_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLICE_S", "SLICE_MAX_S"):
+        monkeypatch.setattr(turns_module, name, 1e-9)
 
     async def live() -> None:
         async with Live(tmp_path, clock=FakeClock()) as host:
@@ -163,7 +165,6 @@ def test_much_that_is_received_is_takenin_slices_with_other_work_in_between(tmp_
             while runner.messages < 50 and turns < 10_000:
                 await asyncio.sleep(0)
                 turns += 1
-                monkeypatch.setattr(runner_module, "SLICE_S", 1e-9)
             assert turns >= 10, "the loop had its turns"
 
     monkeypatch.setattr(runner_module, "time", SimpleNamespace(perf_counter=Ticks(), monotonic_ns=lambda: 0))
@@ -341,7 +342,7 @@ def test_news_are_told_once_they_are_durable(tmp_path: Path, monkeypatch: pytest
 # Frames from outside
 
 
-def test_lines_are_takenas_frames_and_durable_when_that_returns(tmp_path: Path) -> None:
+def test_lines_are_taken_as_frames_and_durable_when_that_returns(tmp_path: Path) -> None:
     async def live() -> None:
         clock, market = FakeClock(), FakeMarket()
         async with Live(tmp_path, clock=clock) as host:

@@ -12,6 +12,7 @@ All waiting is on the monotonic clock; steps of the wall clock do nothing.
 
 import asyncio
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
@@ -21,6 +22,7 @@ import structlog
 
 from alphapack.domain.feeds import Acknowledged, FeedHealth, FeedPlan, FeedSettings, ShuttingDown, Stream, UnknownSymbol
 from alphapack.shell.rest import REFUSED, TICK_S, Rest, RestError, Window, backoff_s, retry_after_s, until
+from alphapack.shell.turns import Turns
 
 STREAMS_PER_CONNECTION = 200
 STREAMS_PER_MESSAGE = 50
@@ -38,8 +40,8 @@ STILL_S = 2.0
 """A look that comes so late says nothing about the venue."""
 CLOSE_S = 1.0
 """Time that the other side has to answer a close frame."""
-TURN_FRAMES = 32
-"""Frames handed over before whatever else waits for the loop has its turn: well below a millisecond."""
+RELEASE_FRAMES = 32
+"""Frames that were held, handed over before whatever else waits for the loop has its turn."""
 HELD_FRAMES_MAX = 20_000
 HELD_BYTES_MAX = 64 << 20
 """Bounds of what a connection holds while the one before it goes on; beyond them it waits for it no longer."""
@@ -193,7 +195,7 @@ class Connection:
         """Hand over what was held, in the order in which it came, and from then on what comes as it comes."""
         held = self._held
         while held:
-            for _ in range(min(TURN_FRAMES, len(held))):
+            for _ in range(min(RELEASE_FRAMES, len(held))):
                 self._feed.receive("", held.popleft())
             await asyncio.sleep(0)
         self._held = None
@@ -237,12 +239,12 @@ class Connection:
         """Hand frames over as they come: the path that every frame takes."""
         feed, stream_of, hand_over, next_message = self._feed, self._plan.stream_of, self._hand_over, socket.receive
         streams, heard, text = self._line.streams, self._heard.add, aiohttp.WSMsgType.TEXT
-        turn, begun = 0, self.begun
+        turns, until_s, begun = Turns(), 0.0, self.begun
         while True:
-            turn += 1
-            if turn == TURN_FRAMES:
-                turn = 0
+            if time.perf_counter() >= until_s:
+                turns.leave()
                 await asyncio.sleep(0)  # Where messages wait already, ``receive`` waits for nothing.
+                until_s = time.perf_counter() + turns.slice_s()
             message = await next_message()
             if message.type is not text and message.type is not aiohttp.WSMsgType.BINARY:
                 closed = message.type is aiohttp.WSMsgType.CLOSE

@@ -37,9 +37,8 @@ from alphapack.shell.intake import Intake
 from alphapack.shell.news import NewsRing
 from alphapack.shell.offloop import Delayed, Work
 from alphapack.shell.recovery import ledger_rows
+from alphapack.shell.turns import SLICE_S, Turns
 
-SLICE_S = 0.001
-"""Longest time that inputs are stepped before the loop may do other things."""
 BACKLOG_MAX = 50_000
 """Inputs that may wait for the disk before a recording is held back; live frames wait in the intake instead."""
 BEAT_NS = 100 * NANOS_PER_MS
@@ -89,6 +88,7 @@ class Runner:
         self._default_venue = default_venue
         self._accepts = accepts
         self._draining = self._stopping = False
+        self._turns = Turns()
         self._names: dict[str, list[str]] = {}
         self._names_n = 0
         self.fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -127,12 +127,15 @@ class Runner:
     def _drain_on(self) -> None:
         """Step what waits, a slice at a time, with other work of the loop in between."""
         try:
-            self._draining = not self._stopping and self.drain()
+            self._draining = not self._stopping and self.drain(self._turns.slice_s())
         except Exception as error:  # Nobody awaits what comes by itself.
             self._fail(error)
             return
         if self._draining:
+            self._turns.leave()
             self._loop.call_soon(self._drain_on)
+        else:
+            self._turns.rest()
 
     async def end(self, *tasks: "asyncio.Future[Any]") -> Exception | None:
         """End what follows the market, step what it had received, and take nothing from then on.
@@ -156,9 +159,9 @@ class Runner:
         if not self.fault.done():
             self.fault.set_exception(error)
 
-    def drain(self) -> bool:
-        """Step what waits in the intake for at most a slice; True where more waits."""
-        until = time.perf_counter() + SLICE_S
+    def drain(self, slice_s: float = SLICE_S) -> bool:
+        """Step what waits in the intake for at most ``slice_s``; True where more waits."""
+        until = time.perf_counter() + slice_s
         more = True
         while more and time.perf_counter() < until:
             if self.intake.lost:

@@ -23,7 +23,8 @@ from alphapack.models.simulator import Simulator
 from alphapack.services.microstructure import SNAPSHOT
 from alphapack.shell.clock import Clock
 from alphapack.shell.offloop import Delayed, Work, Worker
-from alphapack.shell.runner import SLICE_S, Runner
+from alphapack.shell.runner import Runner
+from alphapack.shell.turns import SLICE_S
 
 MINUTE_NS = MINUTE_MS * NANOS_PER_MS
 FLOW_NS = 61 * MINUTE_NS
