@@ -1,5 +1,6 @@
 """The program as it is run: served, stopped, told what is wrong."""
 
+import asyncio
 import json
 import os
 import signal
@@ -19,12 +20,13 @@ from alphapack import app, cli, config
 from alphapack.config import Settings
 from alphapack.domain.feeds import UnknownVenue
 from alphapack.domain.inputs import CoreSettings
-from alphapack.domain.simulation import SimulatorSettings
+from alphapack.domain.simulation import SimulationRefused, SimulatorSettings
+from alphapack.shell.candle_files import CandleFileError
 from alphapack.shell.captures import COMPLAINTS_A_FILE, CaptureError
 from alphapack.shell.checkpoints import FileCheckpoints
 from alphapack.shell.journal import FileJournal, read_journal
 from alphapack.shell.ledger import SqliteLedger
-from rig import BTC, MS, START_NS, Line, S, head, market_lines, script, spoil, write_capture
+from rig import BTC, MS, PATIENCE_S, START_NS, Line, Live, S, head, market_lines, script, spoil, stepped, write_capture
 
 kill = script("kill")
 CAPTURE = "binance-usdm_BTCUSDT_20240808T2354.raw.gz"
@@ -401,6 +403,104 @@ def test_the_progress_of_a_replay_ends_at_the_whole(data: Path, tmp_path: Path) 
 
 def test_every_venue_has_one_codec() -> None:
     assert app.venues() == list(app.build().codecs) and len(set(app.venues())) == len(app.venues())
+
+
+# With a past
+
+ETH = "binance-usdm:ETHUSDT"
+
+
+def minutes_of(folder: Path, name: str, *minutes: int, price: float = 60_000.0) -> str:
+    """A file of candles of these minutes, counted from the one in which recordings begin."""
+    begin_ms = START_NS // MS // 60_000 * 60_000
+    path = folder / name
+    path.write_text(
+        "ts_ms,open,high,low,close,volume\n" + "".join(f"{begin_ms + 60_000 * at},{price},{price},{price},{price},1\n" for at in minutes)
+    )
+    return str(path)
+
+
+def followed(source: app.Source, folder: Path) -> Any:
+    """The engine that served a market whole, or went on with what is in the folder."""
+
+    async def follow() -> Any:
+        async with Live(folder) as host:
+            await asyncio.wait_for(source.follow(host.runner), PATIENCE_S)
+            await host.settle()
+            return host.engine
+
+    return asyncio.run(follow())
+
+
+def test_a_recording_is_served_with_the_candles_from_before_it(tmp_path: Path) -> None:
+    capture = write_capture(tmp_path, market_lines(30))
+    history = minutes_of(tmp_path, "binance-spot_BTCUSDT_1m_2023.csv", *range(-5, 3))
+    source = app.recorded(Settings(), [capture], float("inf"), None, [history])
+    engine = followed(source, tmp_path / "state")
+    begin_ms = START_NS // MS // 60_000 * 60_000
+    assert ((engine.candles.rows(BTC)[:, 0] - begin_ms) // 60_000).tolist() == [-5, -4, -3, -2, -1], "its own time is left out"
+    assert engine.candles.sources(BTC) == {"file": 5} and engine.candles.shift_ms(BTC) == 0
+    plain = app.recorded(Settings(), [capture], float("inf"), None)
+    assert source.folder != plain.folder and source.text == plain.text
+    assert app.recorded(Settings(), [capture], 1.0, None, [f"BTCUSDT={history}"]).folder == source.folder
+    other = minutes_of(tmp_path, "BTCUSDT_1m.csv", -3, -2)
+    shifted = app.recorded(Settings(), [capture], 1.0, None, [other], True)
+    assert len({source.folder, shifted.folder, app.recorded(Settings(), [capture], 1.0, None, [other]).folder}) == 3
+    entries = list(read_journal(tmp_path / "state" / "journal", report=pytest.fail))
+    assert stepped(entries)[0].hexdigest() == engine.hexdigest(), "the journal has it all"
+
+
+def test_candles_of_another_time_are_moved_to_where_the_recording_begins_if_asked_for(tmp_path: Path) -> None:
+    capture = write_capture(tmp_path, market_lines(3))
+    history = minutes_of(tmp_path, "BTCUSDT_1m.csv", *range(1_000, 1_010))
+    with pytest.raises(CandleFileError, match=f"expected candles of {BTC} from before the recording, found none: give --history-shift"):
+        app.recorded(Settings(), [capture], 1.0, None, [history])
+    engine = followed(app.recorded(Settings(), [capture], float("inf"), None, [history], True), tmp_path / "state")
+    begin_ms = START_NS // MS // 60_000 * 60_000
+    assert engine.candles.rows(BTC)[[0, -1], 0].tolist() == [begin_ms - 600_000, begin_ms - 60_000]
+    assert engine.candles.shift_ms(BTC) == -1_010 * 60_000
+
+
+@pytest.mark.parametrize("done", [0, 2, 3, 4, 20])
+def test_a_recording_that_is_taken_up_again_loads_its_past_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int) -> None:
+    monkeypatch.setattr("alphapack.shell.candle_files.HISTORY_ROWS_MAX", 2)
+    capture = write_capture(tmp_path, market_lines(200))
+    history = [minutes_of(tmp_path, "BTCUSDT_1m.csv", *range(-5, 0))]
+    whole = followed(app.recorded(Settings(), [capture], float("inf"), None, history), tmp_path / "whole")
+    recording = app.record_of([capture], Settings(), None, pytest.fail)
+    assert recording.capture is not None
+    recording.history = app._history_of(recording.capture, CoreSettings(), history, False)
+    assert len(recording.history) == 3
+
+    async def begin() -> None:
+        async with Live(tmp_path / "state") as host:
+            for entry in islice(recording, done):
+                host.submit(entry)
+            await host.settle()
+
+    asyncio.run(begin())
+    again = followed(app.recorded(Settings(), [capture], float("inf"), None, history), tmp_path / "state")
+    assert (again.hexdigest(), again.seq) == (whole.hexdigest(), whole.seq) and again.save() == whole.save()
+
+
+def test_each_symbol_of_a_recording_may_have_a_past(tmp_path: Path) -> None:
+    captures = [write_capture(tmp_path, market_lines(9, names=(name,)), f"binance-usdm_{name}.raw") for name in ("BTCUSDT", "ETHUSDT")]
+    files = [minutes_of(tmp_path, f"{name}_1m.csv", *range(-3, 0)) for name in ("ETHUSDT", "BTCUSDT")]
+    engine = followed(app.recorded(Settings(), captures, float("inf"), None, files), tmp_path / "state")
+    assert {symbol: engine.candles.count(symbol) for symbol in (BTC, ETH)} == {BTC: 3, ETH: 3}
+    followed_alone = Settings(core=CoreSettings(symbols=(ETH,)))
+    with pytest.raises(CandleFileError, match=f"expected history of {ETH}, found a name that says BTCUSDT"):
+        app.recorded(followed_alone, captures, 1.0, None, files)
+    with pytest.raises(CandleFileError, match=r"at most 1 symbols \(core.symbols_max\), found 2"):
+        app.recorded(Settings(core=CoreSettings(symbols_max=1)), captures, 1.0, None, files)
+    both = write_capture(tmp_path, market_lines(9, names=("BTCUSDT", "ETHUSDT")), "binance-usdm_all.raw")
+    engine = followed(app.recorded(Settings(), [both], float("inf"), None, files), tmp_path / "both")
+    assert {symbol: engine.candles.count(symbol) for symbol in (BTC, ETH)} == {BTC: 3, ETH: 3}
+
+
+def test_the_simulator_has_a_past_of_its_own(tmp_path: Path) -> None:
+    with pytest.raises(SimulationRefused, match="expected no history for the simulator, which makes its own"):
+        chosen(history=[minutes_of(tmp_path, "BTCUSDT_1m.csv", -1)])
 
 
 # Which market is served

@@ -43,11 +43,13 @@ class FakeApp(ModuleType):
         self.error: Exception | None = None
         self.code = 0
 
-    def recorded(self, settings: Settings, captures: list[Path], speed: float, venue: str | None) -> object:
-        return captures, speed, venue
+    def recorded(
+        self, settings: Settings, captures: list[Path], speed: float, venue: str | None, history: tuple[str, ...], shifted: bool
+    ) -> object:
+        return (captures, speed, venue, history, shifted) if history else (captures, speed, venue)
 
-    def market(self, settings: Settings, names: tuple[tuple[str, str], ...], *, past: bool = True) -> object:
-        return names, past
+    def market(self, settings: Settings, names: tuple[tuple[str, str], ...], *, past: bool = True, history: tuple[str, ...] = ()) -> object:
+        return (names, past, history) if history else (names, past)
 
     def simulated_at_once(self, settings: Settings, start_ns: int | None, seconds: float) -> object:
         return start_ns, seconds
@@ -161,6 +163,9 @@ def test_config_says_where_each_value_came_from(folder: Path) -> None:
         (["serve", "--symbols", "BTCUSDT,binance-spot:BTCUSDT"], "two commands"),
         (["serve", "--symbols", ":"], "VENUE:SYMBOL"),
         (["serve", "--speed", "2"], "--capture"),
+        (["serve", "--history-shift"], "--capture and --history"),
+        (["serve", "--capture", "sim_X.raw", "--history-shift"], "--capture and --history"),
+        (["serve", "--venue", "sim", "--symbols", "X", "--history", "X.csv", "--history-shift"], "--capture and --history"),
         (["serve", "--edge", "11"], "<= 10"),
         (["serve", "--symbols", "x-y"], "2 to 20 capital letters"),
         (["record", "--symbols", "BTCUSDT"], "--output"),
@@ -203,6 +208,17 @@ def test_serve_hands_over_settings_files_and_speed(app: FakeApp, folder: Path) -
     assert source == ([Path("sim_X.raw"), Path("sim_Y.raw")], float("inf"), None)
     assert (settings.api.port, settings.api.host, settings.storage.data_dir) == (5001, "::1", "state")
     assert settings.core.symbols == ("sim:X", "other:Y")
+
+
+def test_serve_hands_over_history(app: FakeApp) -> None:
+    assert cli.main(["serve", "--capture", "sim_X.raw", "--history", "a.csv", "X=b.parquet", "--history-shift"]) == cli.DONE
+    assert cli.main(["serve", "--capture", "sim_X.raw", "--history", "a.csv", "--history", "b.csv"]) == cli.DONE
+    assert cli.main(["serve", "--venue", "binance-usdm", "--symbols", "BTCUSDT", "--history", "a.csv"]) == cli.DONE
+    assert [source for _, source in app.calls] == [
+        ([Path("sim_X.raw")], 1.0, None, ("a.csv", "X=b.parquet"), True),
+        ([Path("sim_X.raw")], 1.0, None, ("a.csv", "b.csv"), False),
+        ((("binance-usdm", "BTCUSDT"),), True, ("a.csv",)),
+    ]
 
 
 def test_serve_returns_what_the_application_does(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:

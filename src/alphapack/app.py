@@ -19,14 +19,15 @@ from alphapack.api import server
 from alphapack.config import Settings, masked
 from alphapack.domain.events import Record
 from alphapack.domain.feeds import FeedPlan, UnknownVenue
-from alphapack.domain.inputs import AnyInput, CoreSettings, Frame
-from alphapack.domain.market import NANOS_PER_S, SIMULATOR, BinanceMarket, name_of, symbol_id, venue_of
+from alphapack.domain.inputs import AnyInput, CoreSettings, Frame, History
+from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, SIMULATOR, BinanceMarket, name_of, symbol_id, venue_of
 from alphapack.domain.readings import SymbolHealth
 from alphapack.domain.simulation import SimulationRefused
 from alphapack.engine.engine import Engine
-from alphapack.models import book, microprice, simulator
+from alphapack.models import book, microprice, simulator, volatility
 from alphapack.services.microstructure import MICROPRICE
 from alphapack.shell import captures, folders, offloop, recorder
+from alphapack.shell.candle_files import CandleFileError, load
 from alphapack.shell.checkpoints import FileCheckpoints
 from alphapack.shell.clock import Clock, SetClock, SystemClock
 from alphapack.shell.committer import Committer
@@ -50,7 +51,7 @@ PROGRESS_EVERY = 2_000
 CLOSE_TIMEOUT_S = 20.0
 SWITCH_S = 0.0005
 """How long the committer's thread may keep the interpreter while the loop wants it (Python's own 5 ms is our whole budget)."""
-WORKS: Mapping[str, offloop.Work] = {MICROPRICE: microprice.work}
+WORKS: Mapping[str, offloop.Work] = {MICROPRICE: microprice.work, volatility.WORK: volatility.work}
 """Off-loop work that a recording has means for. Its snapshots are in it."""
 
 _log = structlog.get_logger("alphapack")
@@ -149,17 +150,57 @@ class Source(msgspec.Struct, frozen=True):
     """Loads the kernels that this market alone needs, or compiles them."""
 
 
-def recorded(settings: Settings, capture_paths: list[Path], speed: float, venue: str | None = None) -> Source:
-    """Return recordings as a market, at ``speed`` times their own pace."""
+def recorded(
+    settings: Settings,
+    capture_paths: list[Path],
+    speed: float,
+    venue: str | None = None,
+    history: Sequence[str] = (),
+    shifted: bool = False,
+) -> Source:
+    """Return recordings as a market, at ``speed`` times their own pace.
+
+    ``history`` names files of candles from before, as ``candle_files.load`` takes them; ``shifted``: they are of another time,
+    and are moved so that they end where the recordings begin.
+    """
     recording = record_of(capture_paths, settings, venue, lambda text: _log.warning("capture", detail=text))
     if recording.capture is None:
         raise captures.CaptureError("expected captures to serve, found a journal: look into it with alphapack replay")
+    folder = f"capture-{recording.capture.fingerprint()}"
+    if history:
+        recording.history = _history_of(recording.capture, settings.core, history, shifted)
+        digest = hashlib.blake2b(folder.encode(), digest_size=8)
+        for page in recording.history:
+            digest.update(msgspec.msgpack.encode(page))
+        folder = f"capture-{digest.hexdigest()}"  # Another past is another course of events.
 
     async def follow(runner: Runner) -> None:
         await runner.play(recording, speed, lambda reason: recording.reject(reason, runner.engine.seq), WORKS, WORK_DELAY_NS)
 
     text = f"capture {', '.join(path.name for path in recording.capture.paths)}"
-    return Source(f"capture-{recording.capture.fingerprint()}", text, recording.capture.names[0][0], follow)
+    return Source(folder, text, recording.capture.names[0][0], follow)
+
+
+def _history_of(capture: captures.Capture, core: CoreSettings, files: Sequence[str], shifted: bool) -> list[History]:
+    """Return what files say of the time before a recording, as inputs; of what it holds itself nothing may be known before."""
+    named = dict.fromkeys(symbol_id(venue, name) for venue, name in capture.names if name)
+    unnamed = dict.fromkeys(venue for venue, name in capture.names if not name)
+    pasts = load(files, core.symbols or list(named), () if core.symbols else list(unnamed))
+    if len(pasts) > core.symbols_max:
+        raise CandleFileError(f"expected history of at most {core.symbols_max} symbols (core.symbols_max), found {len(pasts)}")
+    start_ms = (capture.start_ns() or 0) // NANOS_PER_MS
+    pages: list[History] = []
+    for past in pasts:
+        used = past.shifted(start_ms) if shifted else past.before(start_ms)
+        if len(used.rows) == 0:
+            raise CandleFileError(
+                f"expected candles of {past.symbol} from before the recording, found none: "
+                "give --history-shift to move candles of another time to where it begins"
+            )
+        left_out, shift_min = len(past.rows) - len(used.rows), used.shift_ms // 60_000
+        _log.info("history", symbol=past.symbol, candles=len(used.rows), left_out=left_out, shift_min=shift_min)
+        pages += used.pages()
+    return pages
 
 
 def simulated_at_once(settings: Settings, start_ns: int | None, seconds: float) -> Source:
@@ -182,8 +223,8 @@ def simulated(settings: Settings, *, past: bool = True) -> Source:
     return Source(f"{SIMULATOR}-{name}", f"simulator, seed {settings.simulator.seed}", SIMULATOR, market.run, market, simulator.warm)
 
 
-def live(settings: Settings, symbols: Sequence[str]) -> Source:
-    """Return the venues of ``symbols``, full names, as a market."""
+def live(settings: Settings, symbols: Sequence[str], history: Sequence[str] = ()) -> Source:
+    """Return the venues of ``symbols``, full names, as a market; ``history`` names files of candles from before."""
     from alphapack.shell.live import LiveMarkets  # HTTP clients are for those who go to a venue.
 
     clock = SystemClock()
@@ -196,7 +237,8 @@ def live(settings: Settings, symbols: Sequence[str]) -> Source:
     if unknown:
         raise UnknownVenue(f"expected a venue of {', '.join(plans)}, or {SIMULATOR}, found {unknown[0]!r}")
     followed: dict[FeedPlan, tuple[str, ...]] = {plans[venue]: tuple(named) for venue, named in names.items()}
-    markets = LiveMarkets(followed, settings.live.feed, core, clock, WORKS, int(settings.live.history_days * 1_440))
+    pasts = load(history, tuple(symbols))
+    markets = LiveMarkets(followed, settings.live.feed, core, clock, WORKS, int(settings.live.history_days * 1_440), pasts=pasts)
     text = ", ".join(f"{venue} {' '.join(named)}" for venue, named in names.items())
     folder = f"live-{'+'.join(sorted(names))}"
     if elsewhere := [
@@ -206,14 +248,16 @@ def live(settings: Settings, symbols: Sequence[str]) -> Source:
     return Source(folder, text, next(iter(names)), markets.run, clock)
 
 
-def market(settings: Settings, names: tuple[tuple[str, str], ...], *, past: bool = True) -> Source:
+def market(settings: Settings, names: tuple[tuple[str, str], ...], *, past: bool = True, history: Sequence[str] = ()) -> Source:
     """Return the market of ``names``, pairs of venue and name; without any it is the simulator.
 
-    ``past``: whether the simulator has one behind it at the start.
+    ``past``: whether the simulator has one behind it at the start. ``history`` names files of candles for any other market.
     """
     if all(venue == SIMULATOR for venue, _ in names):
+        if history:
+            raise SimulationRefused("expected no history for the simulator, which makes its own: give it with --capture, or with a venue")
         return simulated(settings, past=past)
-    return live(settings, [symbol_id(venue, name) for venue, name in names])
+    return live(settings, [symbol_id(venue, name) for venue, name in names], history)
 
 
 def _live_core(settings: Settings) -> CoreSettings:
@@ -409,7 +453,8 @@ async def _make_kernels_ready(warm: Callable[[], None]) -> None:
     """Load the kernels, and by ``warm`` the source's own; where they must be compiled, half of them in a process of their own."""
     child = None
     if jit.CACHE is not None and not _are_compiled():
-        child = await asyncio.create_subprocess_exec(sys.executable, "-c", "from alphapack.models import book; book.warm_frame()")
+        code = "from alphapack.models import book, volatility; volatility.warm(); book.warm_frame()"
+        child = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
     try:
         await asyncio.to_thread(book.warm_general)
         await asyncio.to_thread(warm)
@@ -419,6 +464,7 @@ async def _make_kernels_ready(warm: Callable[[], None]) -> None:
         if child is not None and child.returncode is None:
             child.kill()
     await asyncio.to_thread(book.warm)  # What the child could not do is done here.
+    await asyncio.to_thread(volatility.warm)
 
 
 def _open_storage(stack: ExitStack, settings: Settings, folder: folders.EngineFolder, runner: Runner) -> Committer:

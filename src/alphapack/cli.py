@@ -142,6 +142,11 @@ def serve(
     *,
     capture: Annotated[tuple[Path, ...], Parameter(help="Recordings to serve, merged by time.", consume_multiple=True, negative=())] = (),
     speed: Annotated[str | None, Parameter(help='Times real time (1, 10, ...), or "max".')] = None,
+    history: Annotated[
+        tuple[str, ...],
+        Parameter(help="Candles from before, FILE or SYMBOL=FILE: CSV or Parquet, a row a minute.", consume_multiple=True, negative=()),
+    ] = (),
+    history_shift: Annotated[bool, Parameter(help="Move them so that they end where the recording begins.", negative=())] = False,
     market: Market = Market(),
     address: Address = Address(),
     common: Stateful = Stateful(),
@@ -153,7 +158,11 @@ def serve(
     Live: `alphapack serve --venue binance-usdm --symbols BTCUSDT,ETHUSDT`
 
     A recording: `alphapack serve --capture binance-usdm_BTCUSDT_20240808.raw.gz --speed 10`
+
+    With a past: `alphapack serve --capture binance-usdm_BTCUSDT_20240808.raw.gz --history BTCUSDT_1m.csv.gz --history-shift`
     """
+    if history_shift and not (history and capture):
+        raise UsageError("expected --history-shift with --capture and --history, found it without: what is live has its own time")
     if capture:
         more: dict[str, object] = {
             "core__symbols": _full_names(market.symbols, capture, market.venue) or None,
@@ -171,9 +180,9 @@ def serve(
     settings = effective.settings
     logs.set_up(settings.log.level, json=settings.log.json)
     if capture:
-        source = application.recorded(settings, list(capture), settings.capture.pace, settings.capture.venue)
+        source = application.recorded(settings, list(capture), settings.capture.pace, settings.capture.venue, history, history_shift)
     else:
-        source = application.market(settings, market.names())
+        source = application.market(settings, market.names(), history=history)
     code: int = application.serve(settings, source)
     return code
 
@@ -487,6 +496,7 @@ def _code_of(error: Exception) -> int | None:
     from alphapack.api.server import CannotListen, RefusedBind
     from alphapack.domain.feeds import UnknownSymbol, UnknownVenue
     from alphapack.domain.simulation import SimulationRefused
+    from alphapack.shell.candle_files import CandleFileError
     from alphapack.shell.captures import CaptureError
     from alphapack.shell.convert import ConversionError
     from alphapack.shell.folders import AlreadyRunning, FolderError
@@ -498,7 +508,7 @@ def _code_of(error: Exception) -> int | None:
 
     usage = (
         *(CaptureError, ConversionError, FolderError, AlreadyRunning, JournalLocked, RefusedBind, CannotListen),
-        *(UnknownSymbol, UnknownVenue, SimulationRefused, TapeError),
+        *(UnknownSymbol, UnknownVenue, SimulationRefused, TapeError, CandleFileError),
     )
     if isinstance(error, usage):
         return USAGE

@@ -122,6 +122,7 @@ _NOTES = {
         "sync_buffer_frames": Meta(ge=1, le=1_000_000, description="depth differences held while a snapshot is awaited"),
         "symbols": Meta(description='full names to follow, such as "binance-usdm:BTCUSDT"; empty: all the source names'),
         "symbols_max": Meta(ge=1, le=100_000, description="symbols followed at most"),
+        "volatility_rule": Meta(description="sigma of two forecasts: max, min or blend (of variances, by how good they were)"),
         "instruments": Meta(description='what you know better than the wire: { symbol = "...", tick = "0.1", lot = "0.001" }'),
     },
     "simulator": {

@@ -467,9 +467,9 @@ def test_every_kernel_gives_the_same_bits_compiled_and_interpreted(monkeypatch: 
             raw = frame_of(step + 1, levels(bids), levels(asks))
             if step % 3 == 0:
                 price, quantity = b'"%d.%d"' % divmod(draw.randint(997, 1_004), 10), b'"%d.5"' % draw.randint(0, 9)
-                one.trade(ts_ns, price, quantity, buyer_is_taker=draw.random() < 0.5)
-                taker = (step, *divmod(draw.randint(997, 1_004), 10), draw.randint(1, 9))
-                one.frame(ts_ns, b'{"e":"trade","E":1723161255343,"s":"BTCUSDT","t":%d,"p":"%d.%d","q":"0.0%d0","m":true,"M":true}' % taker)
+                one.trade(ts_ns, price, quantity, buyer_is_taker=draw.random() < 0.5, venue_ns=ts_ns + draw.randint(-3_000, 40) * MS)
+                taker = (ts_ns // MS, step, *divmod(draw.randint(997, 1_004), 10), draw.randint(1, 9))
+                one.frame(ts_ns, b'{"e":"trade","E":%d,"s":"BTCUSDT","t":%d,"p":"%d.%d","q":"0.0%d0","m":true,"M":true}' % taker)
                 ticker = b'{"u":%d,"s":"BTCUSDT","b":"99.5","B":"1.0","a":"102.0","A":"1.0"}' % (step + 400)
                 one.frame(ts_ns, b'{"stream":"btcusdt@bookTicker","data":%b}' % ticker)
             elif step % 3 == 1:
@@ -484,6 +484,8 @@ def test_every_kernel_gives_the_same_bits_compiled_and_interpreted(monkeypatch: 
                 one.order(ts_ns, 990, step, 0)
                 one.hold_ticker(step + 9, b'"99.5"', b'"1"', b'"102"', b'"2"')
             one.features(ts_ns)
+            one.minutes(ts_ns)
+        assert one.minutes(ts_ns + 120_000 * MS) is not None
         one.order(ts_ns, 10**7, 0, 0)
         one.diff(ts_ns, b"[]", levels([(10**8 + i, 5) for i in range(70)] + [(price, 0) for price in range(1_001, 1_012)]))
         one.trade(ts_ns, b'"100.0"', b'"1"', buyer_is_taker=True)

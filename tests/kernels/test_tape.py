@@ -1,4 +1,4 @@
-"""VPIN and Kyle's lambda: buckets poured lot by lot, volume by the clock, and a slope as any textbook has it."""
+"""VPIN, Kyle's lambda, candles: buckets poured lot by lot, a slope as any textbook has it, minutes that nobody looked at."""
 
 import math
 import random
@@ -385,3 +385,66 @@ def test_inverse_contracts_count_their_value() -> None:
         before = float(one.reals[m.SECOND_QUOTE])
         one.trade(START_NS, price, b'"100"', buyer_is_taker=True)
         assert one.reals[m.SECOND_QUOTE] - before == 1_000.0
+
+
+# Minutes
+
+
+def minute(one: FeatureBook, number: int, ts_ns: int, lots: int = 1_000) -> None:
+    """A trade of a minute counted from the whole one before the start, which comes at ``ts_ns``."""
+    venue_ns = (START_NS // m.MINUTE_NS + number) * m.MINUTE_NS + 30 * S
+    one.trade(ts_ns, b'"1000.0"', b'"%d.%03d"' % divmod(lots, 1_000), buyer_is_taker=True, venue_ns=venue_ns)
+
+
+def at(number: int) -> int:
+    return (START_NS // m.MINUTE_NS + number) * m.MINUTE_NS + 30 * S
+
+
+def test_of_minutes_that_nobody_asked_for_the_newest_are_kept() -> None:
+    one = opened()
+    for number in range(1, 31):
+        minute(one, number, at(number), number)
+    rows = one.minutes(at(30))
+    assert rows is not None and rows[:, 5].tolist() == [number / 1_000 for number in range(22, 30)]
+    assert one.minutes(at(30)) is None
+
+
+@pytest.mark.parametrize("lull", [m.MINUTES_RING, m.MINUTES_RING + 1])
+def test_a_tape_that_nobody_looked_at_for_longer_is_cut(lull: int) -> None:
+    one = opened()
+    minute(one, 1, at(1))
+    minute(one, 2, at(2))
+    minute(one, 2 + lull, at(2 + lull))
+    minute(one, 3 + lull, at(3 + lull))
+    minute(one, 4 + lull, at(4 + lull))
+    rows = one.minutes(at(4 + lull))
+    assert rows is not None
+    numbers = (rows[:, 0] * 1_000_000 // m.MINUTE_NS - START_NS // m.MINUTE_NS).astype(int).tolist()
+    assert numbers == ([*range(4, 4 + lull)] if lull == m.MINUTES_RING else [3 + lull])
+
+
+def test_minutes_outlive_a_save_and_a_finer_lot() -> None:
+    one = opened()
+    for number in (1, 2):
+        minute(one, number, at(number), 250)
+    other = FeatureBook(None, None, None)
+    other.load(one.save())
+    for book in (one, other):
+        book.trade(at(2) + S, b'"1000.05"', b'"0.00001"', buyer_is_taker=True, venue_ns=at(2) + S)
+        minute(book, 3, at(3))
+    assert other.save() == one.save()
+    for book in (one, other):
+        rows = book.minutes(at(3))
+        assert rows is not None and rows[:, 1:].tolist() == [[1000.0, 1000.05, 1000.0, 1000.05, 0.25001]]
+
+
+def test_a_lot_so_fine_that_the_volume_cannot_be_counted_in_it_gives_up_the_minute_alone() -> None:
+    one = opened()
+    for number in (1, 2):
+        minute(one, number, at(number), 10**12)
+    one.marks[m.MINUTE_LOTS + (START_NS // m.MINUTE_NS) % 2] = m.SUM_MAX // 2
+    one.trade(at(2) + S, b'"1000.0"', b'"0.0001"', buyer_is_taker=True, venue_ns=at(2) + S)
+    for number in (3, 4):
+        minute(one, number, at(number))
+    rows = one.minutes(at(4))
+    assert rows is not None and rows[:, 5].tolist() == [1.0]

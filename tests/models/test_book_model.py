@@ -513,7 +513,7 @@ def apply(book: FeatureBook, number: int, ts_ns: int, kind: str, parts: tuple[by
         book.features(ts_ns)
     elif kind == "trade":
         book.count(m.TRADES_SEEN)
-        book.trade(ts_ns, parts[0], parts[1], buyer_is_taker=parts[2] == b"false")
+        book.trade(ts_ns, parts[0], parts[1], buyer_is_taker=parts[2] == b"false", venue_ns=(ts_ns // MS - 30) * MS)
         book.trade_id, book.plain_trades = number, True
         book.features(ts_ns)
     else:

@@ -9,7 +9,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alphapack.domain.inputs import AnyInput, Configure, CoreSettings, Frame, Heartbeat, SessionStart
+from alphapack.domain.inputs import AnyInput, Configure, CoreSettings, Frame, Heartbeat, History, SessionStart
 from alphapack.shell import captures
 from alphapack.shell.captures import Capture, CaptureError, Complaint, Line, inputs, open_inputs, source_name
 from alphapack.shell.journal import FileJournal
@@ -260,6 +260,25 @@ def test_inputs_are_a_total_order_without_long_silences(
         if isinstance(before, Heartbeat):
             assert after.ts_ns > before.ts_ns
     assert found == list(inputs(capture, CoreSettings(), heartbeat_ns=beat, session_gap_ns=beat + gap))
+
+
+def test_history_comes_after_the_first_session_start_and_before_the_first_frame(tmp_path: Path) -> None:
+    capture, complaints = opened(tmp_path, X=b"bad\n%d [1]\n%d [2]\n" % (S, 99 * S), Y=b"%d [0]\n" % (S - 5))
+    assert capture.start_ns() == S - 5 and complaints == [] and capture.complaints == 0 and capture.last_position is None
+    pages = [History(0, 0, "sim:X", 60_000, b"a"), History(0, 0, "sim:Y", 0, b"b")]
+    found, plain = list(inputs(capture, CoreSettings(), history=pages)), list(inputs(capture, CoreSettings()))
+    assert found[:4] == [*plain[:2], History(3, S - 5, "sim:X", 60_000, b"a"), History(4, S - 5, "sim:Y", 0, b"b")]
+    assert [entry.seq for entry in found] == list(range(1, len(found) + 1))
+    assert [(type(one), one.ts_ns) for one in found[4:]] == [(type(one), one.ts_ns) for one in plain[2:]]
+    assert [type(one) for one in found].count(SessionStart) == 2, "a later session has no history of its own"
+    recording = open_inputs(capture.paths, CoreSettings(), report=lambda complaint: None)
+    recording.history = pages
+    assert list(recording) == list(recording) == found
+
+
+def test_a_recording_of_nothing_has_no_start(tmp_path: Path) -> None:
+    capture, complaints = opened(tmp_path, X=b"bad\n")
+    assert capture.start_ns() is None and complaints == []
 
 
 def test_no_line_makes_no_input_and_bad_intervals_are_refused(tmp_path: Path) -> None:

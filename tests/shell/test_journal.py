@@ -15,6 +15,7 @@ from alphapack.domain.inputs import (
     CoreSettings,
     Frame,
     Heartbeat,
+    History,
     InstrumentSettings,
     Result,
     SessionStart,
@@ -40,6 +41,7 @@ INPUTS = st.one_of(
     st.builds(SessionStart, **PLACE, source=NAME),
     st.builds(Shed, **PLACE, symbol=NAME, frames=COUNT),
     st.builds(Conflated, **PLACE, symbol=NAME, frames=COUNT),
+    st.builds(History, **PLACE, symbol=NAME, shift_ms=st.integers(-(2**50), 2**50), rows=st.binary(max_size=300)),
     st.builds(Result, **PLACE, request_id=COUNT, work=NAME, ok=st.booleans(), body=st.binary(max_size=300)),
     st.builds(
         Configure,

@@ -8,16 +8,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from alphapack import app
 from alphapack.domain.events import BookStateChanged, WorkRequested
 from alphapack.domain.feeds import FeedHealth, FeedSettings, UnknownSymbol
-from alphapack.domain.inputs import CoreSettings, Frame, Heartbeat, Result, SessionStart
+from alphapack.domain.inputs import CoreSettings, Frame, Heartbeat, History, Result, SessionStart
 from alphapack.domain.simulation import SimulatorSettings
 from alphapack.models.simulator import Simulator
 from alphapack.services import microstructure
 from alphapack.shell import live as live_module
+from alphapack.shell.candle_files import Past
 from alphapack.shell.feed import Receive
 from alphapack.shell.journal import read_journal
 from alphapack.shell.live import LiveMarkets
@@ -125,11 +127,16 @@ class Minutes:
 
 
 def markets_of(
-    clock: FakeClock, *symbols: str, market: str = "usdm", core: CoreSettings | None = None, works: dict[str, Any] | None = None
+    clock: FakeClock,
+    *symbols: str,
+    market: str = "usdm",
+    core: CoreSettings | None = None,
+    works: dict[str, Any] | None = None,
+    pasts: Sequence[Past] = (),
 ) -> LiveMarkets:
     names = symbols or ("BTCUSDT",)
     core = core or CoreSettings(symbols=tuple(f"binance-{market}:{name}" for name in names), stale_after_ms=2_000)
-    return LiveMarkets({BinanceApi(market): names}, FeedSettings(), core, clock, works or {}, HISTORY_MINUTES)
+    return LiveMarkets({BinanceApi(market): names}, FeedSettings(), core, clock, works or {}, HISTORY_MINUTES, pasts=pasts)
 
 
 class Following:
@@ -343,6 +350,31 @@ def test_the_candles_of_the_past_are_fetched_and_then_each_minute_once_it_has_cl
         assert all(1.0 <= slept <= 60.0 for slept in minutes.slept)
 
     follow(tmp_path, test, minutes.clock)
+
+
+def test_a_past_from_files_comes_before_what_is_fetched_and_a_restart_loads_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alphapack.shell.candle_files.HISTORY_ROWS_MAX", 40)
+    at = [*range(-100, -60), *range(-50, 3)]  # Some of them lie in what is fetched, some have not ended.
+    rows = np.array([(CLOSED_MS + minute * MINUTE_MS, 7.0, 7.0, 7.0, 7.0, 1.0) for minute in at])
+    pasts = (Past(BTC, rows),)
+
+    async def first(one: Following) -> None:
+        await until(lambda: one.engine.candles.sources(BTC).get("venue", 0) == HISTORY_MINUTES)
+        assert [type(entry) for entry, _ in one.host.seen[1:6]] == [SessionStart, History, History, History, Frame]
+        assert one.feed.candles == [("BTCUSDT", CLOSED_MS - HISTORY_MINUTES * MINUTE_MS, CLOSED_MS)], (
+            "the venue's own are wanted all the same"
+        )
+        assert one.engine.candles.sources(BTC) == {"venue": HISTORY_MINUTES, "file": 60} and one.engine.candles.shift_ms(BTC) == 0
+        assert one.engine.candles.rows(BTC)[-1, 0] == CLOSED_MS - MINUTE_MS
+
+    async def second(one: Following) -> None:
+        await until(lambda: bool(one.feed.candles))
+        assert not any(type(entry) is History for entry, _ in one.host.seen)
+
+    follow(tmp_path, first, pasts=pasts)
+    follow(tmp_path, second, pasts=pasts)
 
 
 def test_a_restart_fetches_the_candles_that_it_lacks_and_the_last_one_again(tmp_path: Path, minutes: Minutes) -> None:

@@ -4,6 +4,8 @@ Inputs are journaled as they stand, in order, and a replay of the journal steps 
 them; ``ts_ns`` explains when. ``INPUT_VERSION`` goes with every stored segment; an older one passes its upcaster.
 """
 
+from typing import Literal
+
 import msgspec
 
 from alphapack.domain.market import Step
@@ -65,6 +67,22 @@ class Result(Input, frozen=True, tag="result"):
     body: bytes
 
 
+HISTORY_ROWS_MAX = 5_000
+"""Candles of one page of history: few enough to be stepped in a moment."""
+
+
+class History(Input, frozen=True, tag="history", gc=False):
+    """A page of a symbol's past that the user loads: one-minute candles, of which the venue's own are believed more.
+
+    ``rows`` are at most ``HISTORY_ROWS_MAX`` rows of six little-endian float64: opening time in milliseconds, open, high,
+    low, close, volume. They were moved by ``shift_ms``, a whole number of minutes, from where they stand in the file.
+    """
+
+    symbol: str
+    shift_ms: int
+    rows: bytes
+
+
 FEE_BPS_MAX = 1_000.0
 
 
@@ -81,6 +99,8 @@ class CoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     symbols: tuple[str, ...] = ()
     """Full symbol names to follow; empty: every symbol the source names, up to ``symbols_max``."""
     symbols_max: int = 500
+    volatility_rule: Literal["max", "min", "blend"] = "max"
+    """What is made of two forecasts of volatility where one number is wanted."""
     instruments: tuple["InstrumentSettings", ...] = ()
 
 
@@ -110,4 +130,4 @@ class InstrumentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
                 raise ValueError(f"expected a {name} within {FEE_BPS_MAX} basis points, found {fee}")
 
 
-AnyInput = Configure | SessionStart | Frame | Heartbeat | Shed | Conflated | Result
+AnyInput = Configure | SessionStart | Frame | Heartbeat | Shed | Conflated | Result | History

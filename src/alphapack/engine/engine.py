@@ -11,16 +11,18 @@ from typing import Any
 import msgspec
 
 from alphapack.domain.events import AnyWireEvent, FrameError, FrameRejected, IntakeOverloaded, Record, SessionStarted, WorkRequested
-from alphapack.domain.inputs import AnyInput, Configure, Conflated, CoreSettings, Frame, Heartbeat, Result, SessionStart, Shed
-from alphapack.domain.market import NANOS_PER_S, symbol_id
+from alphapack.domain.inputs import AnyInput, Configure, Conflated, CoreSettings, Frame, Heartbeat, History, Result, SessionStart, Shed
+from alphapack.domain.market import NANOS_PER_S, name_of, symbol_id, venue_of
 from alphapack.engine.digest import Digest
 from alphapack.engine.draws import Draws
 from alphapack.engine.ports import Codec, Service
 from alphapack.engine.timers import Timer, Timers
+from alphapack.models.volatility import WORK as VOLATILITY
 from alphapack.services.candles import CandleStore
 from alphapack.services.microstructure import MICROPRICE, TICK_NS, Judge, Microstructure
+from alphapack.services.volatility import TIMER, Volatility
 
-STATE_VERSION = 4
+STATE_VERSION = 5
 REASON_LENGTH_MAX = 300
 REJECTIONS_NS = NANOS_PER_S
 """A venue's unusable frames are reported at most this often, with their count, so that garbage cannot flood the ledger."""
@@ -97,8 +99,15 @@ class Engine:
             {codec.venue: codec.frame_format for codec in codecs},
         )
         self.candles = CandleStore(self)
-        self._services: list[Service] = [self.microstructure, self.candles]
-        self._timer_handlers: dict[str, Callable[[str], None]] = {"microstructure": lambda _: self.microstructure.on_tick()}
+        self.microstructure.minutes_closed = self.candles.on_tape
+        self.microstructure.minutes_refuted = self.candles.on_tape_refuted
+        self.volatility = Volatility(self, self.candles.rows, self.candles.version)
+        self.candles.merged = self.volatility.on_candles
+        self._services: list[Service] = [self.microstructure, self.candles, self.volatility]
+        self._timer_handlers: dict[str, Callable[[str], None]] = {
+            "microstructure": lambda _: self.microstructure.on_tick(),
+            TIMER: self.volatility.on_timer,
+        }
         self._handlers: dict[type, Callable[[AnyInput], None]] = {
             Configure: self._on_configure,
             SessionStart: self._on_session,
@@ -107,8 +116,12 @@ class Engine:
             Shed: self._on_shed,
             Conflated: self._on_conflated,
             Result: self._on_result,
+            History: self._on_history,
         }
-        self._result_handlers: dict[str, Callable[[Result], None]] = {MICROPRICE: self.microstructure.on_result}
+        self._result_handlers: dict[str, Callable[[Result], None]] = {
+            MICROPRICE: self.microstructure.on_result,
+            VOLATILITY: self.volatility.on_result,
+        }
 
     # The door
 
@@ -207,7 +220,7 @@ class Engine:
                 if (handle := self.candles.handlers.get(type(event))) is not None:
                     self._hand_candles(handle, event)
         except FrameError as error:
-            self._reject(entry, str(error))
+            self._reject(entry.venue, entry.symbol, str(error))
 
     def _hand_candles(self, handle: Callable[[Any], None], event: AnyWireEvent) -> None:
         try:
@@ -235,14 +248,22 @@ class Engine:
         if handler is not None:
             handler(entry)
 
-    def _reject(self, frame: Frame, reason: str) -> None:
+    def _on_history(self, entry: AnyInput) -> None:
+        assert isinstance(entry, History)
+        self.source_inputs += 1
+        try:
+            self.candles.on_history(entry)
+        except FrameError as error:
+            self._reject(venue_of(entry.symbol), name_of(entry.symbol), str(error))
+
+    def _reject(self, venue: str, symbol: str, reason: str) -> None:
         self.rejection = reason = reason[:REASON_LENGTH_MAX]
-        if frame.symbol and not self.decoded:  # What was decoded was counted where its symbol is known.
-            self.microstructure.on_rejected(symbol_id(frame.venue, frame.symbol))
-        told = self._rejections.setdefault(frame.venue, _Rejections(0, -REJECTIONS_NS))
+        if symbol and not self.decoded:  # What was decoded was counted where its symbol is known.
+            self.microstructure.on_rejected(symbol_id(venue, symbol))
+        told = self._rejections.setdefault(venue, _Rejections(0, -REJECTIONS_NS))
         told.frames += 1
         if self.now_ns - told.last_ns >= REJECTIONS_NS:
-            self.emit(FrameRejected(frame.venue, frame.symbol, reason, told.frames))
+            self.emit(FrameRejected(venue, symbol, reason, told.frames))
             told.frames, told.last_ns = 0, self.now_ns
 
     # State

@@ -7,7 +7,7 @@ same state.
 
 from alphapack.arrays import Float64Array1D, Float64Array2D, Int64Array1D
 from alphapack.jit import Text, address, njit
-from alphapack.kernels import binance, flow, wire
+from alphapack.kernels import binance, flow, tape, wire
 from alphapack.kernels import marks as m
 from alphapack.kernels.binance import (
     AGGREGATE,
@@ -99,6 +99,7 @@ def take_trade(ts_ns: int, kind: int, marks: Int64Array1D, reals: Float64Array1D
     status = flow.trade(ts_ns, price if maker == 1 else -price, lots, marks, reals)
     if status != flow.OK:
         return status if status == flow.RING_FULL else DECLINED
+    tape.take_minute(ts_ns, venue_ns, price, lots, marks, reals)
     marks[m.TRADES_SEEN if kind == TRADE else m.AGGREGATES_SEEN] += 1
     note_lag(ts_ns, venue_ns, marks)
     marks[m.TRADE_ID] = last

@@ -36,6 +36,9 @@ TALLY = 25
 TAPE_SINCE, SLOT_AT, BUCKETS_HEAD, BUCKETS_TAIL = range(29, 33)
 # The id that the next aggregate of trades has, 0 before the first.
 AGGREGATE_NEXT = 33
+# Candles of the tape: oldest open minute (NEVER: none is followed), last minute that is not whole, venue time of the last trade
+# that was taken, trades that came after their minute had closed.
+MINUTE, MINUTE_CUT, TRADED_NS, TRADES_LATE = range(34, 38)
 # State of the top of the book for Stoikov's microprice, and mid changes counted.
 TOP_STATE, MOVES = 38, 39
 # Levels of the frame in hand.
@@ -51,17 +54,26 @@ WAITING_HEAD, WAITING_TAIL = 67, 68
 UNUSED, UNUSED_N = 69, 71
 TICKERS = 72
 TICKERS_HEAD, TICKERS_TAIL = 74, 75
+MINUTE_LOTS = 76  # Traded in the open minutes, even and odd.
+MINUTES_HEAD, MINUTES_TAIL = 78, 79  # Closed minutes: next and oldest position.
 COUNTS, SCRATCH = 82, 84  # Not rings: fixed tables and the levels being read; their second mark is their size.
 FORMAT, NAME_N, NAME, NAME_WORDS = 86, 87, 88, 5
 NAME_MAX = 8 * NAME_WORDS
 AGGREGATES_SEEN = NAME + NAME_WORDS
-FIELDS = AGGREGATES_SEEN + 1  # What the envelope of the frame in hand says, by the code of its one-letter key.
+MINUTE_TICKS = AGGREGATES_SEEN + 1  # Open, high, low and close of the open minutes, even and odd; the last close before them.
+MINUTE_CARRIED = MINUTE_TICKS + 8
+FIELDS = MINUTE_CARRIED + 1  # What the envelope of the frame in hand says, by the code of its one-letter key.
 FIELDS_N = 128
 MARKS = FIELDS + FIELDS_N
 
 TRADES_WIDTH, DEPTHS_WIDTH, WAITING_WIDTH, UNUSED_WIDTH, TICKERS_WIDTH = 2, 7, 3, 3, 5
 SLOTS_N, SLOT_NS = 144, 600 * NS_PER_S
 BUCKETS_N, BUCKETS_RING = 50, 64
+MINUTE_NS, MINUTE_DELAY_NS = 60 * NS_PER_S, 2 * NS_PER_S
+"""Length of a candle, and how long after its end on the venue's clock it closes."""
+OFFSET_NS_MAX = 60 * NS_PER_S
+"""Venue clocks further from ours are not believed: one absurd time must not close the minutes of a day."""
+MINUTES_RING, MINUTES_WIDTH = 8, 6
 IMBALANCES, SPREADS, STATES = 10, 4, 40
 COUNTS_N = 2 * STATES * STATES + STATES
 """Transitions that left the mid, those that moved it, and the sum of the moves out of each state in half ticks."""
@@ -82,7 +94,9 @@ BUCKET = BUCKET_SIZES + BUCKETS_RING
 BUCKET_ROOM, BUCKET_BOUGHT, BUCKET_SOLD, BUCKET_FIXED = range(BUCKET + 1, BUCKET + 5)
 STOIKOV_FITTED = BUCKET_FIXED + 1
 STOIKOV = STOIKOV_FITTED + 1
-ROW = STOIKOV + STATES
+# Closed minutes, as rows of candles.
+CLOSED_MINUTES = STOIKOV + STATES
+ROW = CLOSED_MINUTES + MINUTES_RING * MINUTES_WIDTH
 
 K = 5
 """Levels of obi, depth, cancel_rate, queue_rate and ofi."""

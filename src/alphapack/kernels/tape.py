@@ -1,7 +1,10 @@
-"""Features of the tape: VPIN in the clock of volume, Kyle's lambda in seconds.
+"""What the tape tells: VPIN in the clock of volume, Kyle's lambda in seconds, candles in minutes of the venue's clock.
 
 VPIN: Easley, Lopez de Prado, O'Hara, "Flow toxicity and liquidity in a high-frequency world" (2012), with the true aggressor in
 place of bulk classification. Kyle's lambda: the slope of price changes on signed flow (Kyle 1985), by least squares.
+
+A candle is made of a minute only if no trade was missed from before its start until it closed. The tape is followed from a
+trade on, in whose minute others may have come before; that minute is cut, and so is each one in which the tape broke.
 """
 
 import math
@@ -139,3 +142,85 @@ def clear_seconds(ts_ns: int, marks: Int64Array1D, reals: Float64Array1D) -> Non
     marks[m.SECOND_HAS] = marks[m.SECONDS] = marks[m.KYLE_N] = 0
     reals[m.SECOND_QUOTE] = reals[m.SECOND_TRADES] = 0.0
     reals[m.KYLE] = math.nan
+
+
+@njit
+def cut_minutes(marks: Int64Array1D) -> None:
+    """Give up the open minutes: trades of theirs may be missing. The next trade begins anew."""
+    marks[m.MINUTE] = m.NEVER
+    marks[m.MINUTE_LOTS] = marks[m.MINUTE_LOTS + 1] = 0
+
+
+@njit
+def close_minute(marks: Int64Array1D, reals: Float64Array1D) -> None:
+    """Close the oldest open minute, and keep its candle if it is whole; one without trades carries the last close."""
+    minute = marks[m.MINUTE]
+    slot = minute & 1
+    ticks, lots = m.MINUTE_TICKS + 4 * slot, marks[m.MINUTE_LOTS + slot]
+    if lots == 0:
+        for i in range(4):
+            marks[ticks + i] = marks[m.MINUTE_CARRIED]
+    if minute > marks[m.MINUTE_CUT]:
+        row = m.CLOSED_MINUTES + m.MINUTES_WIDTH * (marks[m.MINUTES_HEAD] & (m.MINUTES_RING - 1))
+        reals[row] = minute * (m.MINUTE_NS // 1_000_000)
+        for i in range(4):
+            reals[row + 1 + i] = marks[ticks + i] * reals[m.PRICE_UNITS] / reals[m.PRICE_SCALE]
+        reals[row + 5] = lots * reals[m.SIZE_UNITS] / reals[m.SIZE_SCALE]
+        marks[m.MINUTES_HEAD] += 1
+        if marks[m.MINUTES_HEAD] - marks[m.MINUTES_TAIL] > m.MINUTES_RING:
+            marks[m.MINUTES_TAIL] += 1
+    marks[m.MINUTE_CARRIED] = marks[ticks + 3]
+    marks[m.MINUTE_LOTS + slot] = 0
+    marks[m.MINUTE] = minute + 1
+
+
+@njit
+def close_minutes(venue_ns: int, marks: Int64Array1D, reals: Float64Array1D) -> None:
+    """Close the minutes that had ended for long enough at ``venue_ns``; a tape that nobody looked at for longer is cut."""
+    due = (venue_ns - m.MINUTE_DELAY_NS) // m.MINUTE_NS
+    if marks[m.MINUTE] == m.NEVER or marks[m.MINUTE] >= due:
+        return
+    if due - marks[m.MINUTE] > m.MINUTES_RING:
+        cut_minutes(marks)
+        return
+    while marks[m.MINUTE] < due:
+        close_minute(marks, reals)
+
+
+@njit
+def minutes(ts_ns: int, marks: Int64Array1D, reals: Float64Array1D) -> int:
+    """Close the minutes that are due at ``ts_ns`` by the venue's clock as it was told last; returns how many wait to be taken."""
+    if abs(marks[m.LAG_NS]) <= m.OFFSET_NS_MAX:
+        close_minutes(ts_ns - marks[m.LAG_NS], marks, reals)
+    return int(marks[m.MINUTES_HEAD] - marks[m.MINUTES_TAIL])
+
+
+@njit
+def take_minute(ts_ns: int, venue_ns: int, price: int, lots: int, marks: Int64Array1D, reals: Float64Array1D) -> None:
+    """Take a trade into the candle of its minute by the venue's clock; one whose minute has closed is late, and counted."""
+    if venue_ns <= 0 or abs(ts_ns - venue_ns) > m.OFFSET_NS_MAX:  # It belongs to some minute, and nobody knows which.
+        cut_minutes(marks)
+        return
+    marks[m.TRADED_NS] = venue_ns
+    minute = venue_ns // m.MINUTE_NS
+    if minute > marks[m.MINUTE]:
+        close_minutes(venue_ns, marks, reals)
+    if marks[m.MINUTE] == m.NEVER:
+        marks[m.MINUTE] = marks[m.MINUTE_CUT] = minute
+    if minute < marks[m.MINUTE]:
+        marks[m.TRADES_LATE] += 1
+        return
+    slot = minute & 1
+    traded = marks[m.MINUTE_LOTS + slot]
+    if traded > m.SUM_MAX - lots:
+        cut_minutes(marks)
+        return
+    ticks = m.MINUTE_TICKS + 4 * slot
+    if traded == 0:
+        marks[ticks] = marks[ticks + 1] = marks[ticks + 2] = price
+    elif price > marks[ticks + 1]:
+        marks[ticks + 1] = price
+    elif price < marks[ticks + 2]:
+        marks[ticks + 2] = price
+    marks[ticks + 3] = price
+    marks[m.MINUTE_LOTS + slot] = traded + lots

@@ -111,7 +111,7 @@ class FeatureBook:
         self.contract = Decimal(str(contract_value)) if contract_value else None
         self.bucket = Decimal(str(vpin_bucket)) if vpin_bucket else None
         self._lay_out([elements for _, elements, *_ in _RINGS])
-        self.marks[m.LAG_NS] = self.marks[m.DEPTH_NS] = self.marks[m.TAPE_SINCE] = m.NEVER
+        self.marks[m.LAG_NS] = self.marks[m.DEPTH_NS] = self.marks[m.TAPE_SINCE] = self.marks[m.MINUTE] = self.marks[m.TRADED_NS] = m.NEVER
         self.marks[m.TRADE_ID] = self.marks[m.TOP_STATE] = -1
         self.reals: Float64Array1D = np.zeros(m.REALS)
         self.reals[m.KYLE] = np.nan
@@ -257,6 +257,7 @@ class FeatureBook:
             for window in (m.TRADES_1S, m.TRADES_5S, m.TRADES_30S):
                 marks[window + 1 : window + 3] *= by_lot
             self.reals[m.SLOTS : m.BUCKET_FIXED + 1] *= by_lot
+        self._scale_minutes(by_price, by_lot)
         if by_price != 1:  # Spreads and moves were counted in the ticks of before.
             rings[m.COUNTS][:] = 0
             marks[m.TOP_STATE], marks[m.MOVES] = -1, 0
@@ -279,6 +280,16 @@ class FeatureBook:
             sums = max(sums, max(held + flows) * by_lot)
         if max(keys, lots, by_price, by_lot) > wire.LARGEST or sums > m.SUM_MAX:
             raise FrameError(f"expected prices and quantities on one grid, found steps {tick} and {lot} far below those before")
+
+    def _scale_minutes(self, by_price: int, by_lot: int) -> None:
+        """Count prices and volume of the open minutes in finer steps; where that is too much to count, they are given up."""
+        ticks, lots = self.marks[m.MINUTE_TICKS : m.MINUTE_CARRIED + 1], self.marks[m.MINUTE_LOTS : m.MINUTE_LOTS + 2]
+        if max(int(ticks.max()) * by_price, int(lots.max()) * by_lot) > m.SUM_MAX:
+            self.cut_tape()
+            ticks[:] = 0
+        else:
+            ticks *= by_price
+            lots *= by_lot
 
     def _check_grid(self, prices: list[Decimal], quantities: list[Decimal], tick: Step | None, lot: Step | None) -> None:
         for numbers, step in ((prices, tick), (quantities, lot)):
@@ -454,8 +465,8 @@ class FeatureBook:
             else:
                 raise CrossedBook(self.fault(status))
 
-    def trade(self, ts_ns: int, price: bytes, quantity: bytes, *, buyer_is_taker: bool) -> None:
-        """Take one trade into the windows. A ``FrameError`` changes nothing."""
+    def trade(self, ts_ns: int, price: bytes, quantity: bytes, *, buyer_is_taker: bool, venue_ns: int = 0) -> None:
+        """Take one trade into the windows, and by its venue's time (0: unknown) into a candle. A ``FrameError`` changes nothing."""
         self.roll(ts_ns)
         self._check_trade(price, quantity)
         ticks, lots = self.ticks(price), self.lots(quantity)
@@ -465,6 +476,27 @@ class FeatureBook:
             self._make_room()
         if status != flow.OK:
             raise FrameError(f"expected a credible traded volume, found quantity {quantity!r} at price {price!r}")
+        tape.take_minute(ts_ns, venue_ns, ticks, lots, self.marks, self.reals)
+
+    def cut_tape(self) -> None:
+        """Trades were missed, or will be: no minute that is open becomes a candle, nor that of the next trade."""
+        tape.cut_minutes(self.marks)
+
+    def minutes(self, ts_ns: int) -> Float64Array2D | None:
+        """Return the candles that the tape has closed by ``ts_ns`` and that were not returned before; None where there are none.
+
+        Rows of ``(ts_ms, open, high, low, close, volume)``, oldest first, shape ``(n, 6)``. A minute closes two seconds
+        after its end on the venue's clock, or when a later trade shows that it is so late; looked for often enough
+        (``MINUTES_RING`` minutes), none is lost.
+        """
+        waiting = tape.minutes(ts_ns, self.marks, self.reals)
+        if waiting == 0:
+            return None
+        head = int(self.marks[m.MINUTES_HEAD])
+        ring = self.reals[m.CLOSED_MINUTES : m.ROW].reshape(m.MINUTES_RING, m.MINUTES_WIDTH)
+        self.marks[m.MINUTES_TAIL] = head
+        rows: Float64Array2D = ring[np.arange(head - waiting, head) % m.MINUTES_RING]
+        return rows
 
     def _check_trade(self, price: bytes, quantity: bytes) -> None:
         """Refuse a trade of nothing, or of more than can be believed, before a step becomes finer for it."""
@@ -575,6 +607,8 @@ class FeatureBook:
 
     @live.setter
     def live(self, value: bool) -> None:
+        if not value:
+            self.cut_tape()
         known = self.tick is not None and self.lot is not None and (self.contract is None or self.marks[m.BASE_UNITS] > 0)
         self.marks[m.LIVE] = value and known and self.marks[m.NAME_N] > 0
 
@@ -635,6 +669,16 @@ class FeatureBook:
     @plain_trades.setter
     def plain_trades(self, value: bool) -> None:
         self.marks[m.PLAIN_TRADES] = value
+
+    @property
+    def traded_ns(self) -> int | None:
+        """Venue time of the last trade that was taken; None before the first."""
+        return self._time(m.TRADED_NS)
+
+    @property
+    def trades_late(self) -> int:
+        """Trades that came after their minute had closed: candles of the tape lack them."""
+        return int(self.marks[m.TRADES_LATE])
 
     @property
     def ticker_checked(self) -> int:
@@ -765,6 +809,7 @@ class FeatureBook:
     def _reset_steps(self) -> None:
         """Forget tick and lot and all that is counted in them; the book is empty."""
         marks = self.marks
+        self.cut_tape()
         marks[m.TICKERS_HEAD : m.TICKERS_TAIL + 1] = marks[m.BUCKETS_HEAD : m.BUCKETS_TAIL + 1] = 0
         marks[m.TAPE_SINCE], marks[m.SLOT_AT] = m.NEVER, 0
         marks[marks[m.COUNTS] : marks[m.COUNTS] + m.COUNTS_N] = 0
@@ -815,6 +860,7 @@ def warm_general() -> None:
     one.trade(2, b'"10.1"', b'"0.5"', buyer_is_taker=False)
     one.hold_ticker(1, b'"10.1"', b'"1.0"', b'"11.0"', b'"2.5"')
     one.compare()
+    one.minutes(2)
     one.features(m.NS_PER_S)
 
 

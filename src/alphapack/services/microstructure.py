@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from alphapack.arrays import Float64Array1D
+from alphapack.arrays import Float64Array1D, Float64Array2D
 from alphapack.domain import readings
 from alphapack.domain.context import Context
 from alphapack.domain.events import (
@@ -35,6 +35,7 @@ from alphapack.domain.inputs import CoreSettings, InstrumentSettings, Result
 from alphapack.domain.market import NAME_WITHIN, NANOS_PER_MS, NANOS_PER_S, BookState, Step, Verdict, name_of, venue_of
 from alphapack.models import book, microprice
 from alphapack.models.book import FEATURES, CrossedBook, FeatureBook
+from alphapack.models.candles import MINUTE_MS
 from alphapack.models.history import History
 
 TICK_NS = 100 * NANOS_PER_MS
@@ -148,6 +149,10 @@ class Microstructure:
         }
         self.touched: Market | None = None
         """The market that the last frame was about."""
+        self.minutes_closed: Callable[[str, Float64Array2D], None] = lambda symbol, rows: None
+        """Told of the candles that a symbol's tape has closed, ``(ts_ms, open, high, low, close, volume)``, oldest first."""
+        self.minutes_refuted: Callable[[str, int], None] = lambda symbol, from_ms: None
+        """Told that trades of a symbol are missing: its tape's candles that open at or after this time are not whole."""
 
     # Inputs
 
@@ -185,6 +190,8 @@ class Microstructure:
         now = self._ctx.now_ns
         silence_ns = self._ctx.settings.stale_after_ms * NANOS_PER_MS
         sample = now % HISTORY_NS == 0
+        for market in self._markets.values():
+            self._close_minutes(market)
         if now < self._look_ns and not sample:
             return
         self._look_ns = now + silence_ns
@@ -198,6 +205,12 @@ class Microstructure:
                 market.history.note(now // NANOS_PER_MS, self.features(market)[_HISTORY_COLUMNS])
             if now % FIT_NS == 0:
                 self._request_fit(market)
+
+    def _close_minutes(self, market: Market) -> None:
+        rows = market.book.minutes(self._ctx.now_ns)
+        if rows is not None:
+            self._ctx.observe(rows.tobytes())
+            self.minutes_closed(market.facts.symbol, rows)
 
     def on_result(self, result: Result) -> None:
         """Take a fitted microprice; one in ticks that are no longer the book's is of no use."""
@@ -482,15 +495,25 @@ class Microstructure:
         if last <= known:
             facts.duplicates += 1
             return
+        missed = trade.first_id - ids.trade_id - 1 if known >= 0 and first > known + 1 else 0
+        if missed > 0:
+            self._refute_minutes(market)
         if facts.state is BookState.LIVE:
-            ids.trade(self._ctx.now_ns, trade.price, trade.quantity, buyer_is_taker=trade.buyer_is_taker)
-        missed = trade.first_id - ids.trade_id - 1
-        if known >= 0 and first > known + 1 and missed > 0:  # Told once: one that cannot be read is among those that are missed.
+            ids.trade(self._ctx.now_ns, trade.price, trade.quantity, buyer_is_taker=trade.buyer_is_taker, venue_ns=trade.venue_ns)
+        if missed > 0:  # Told once: one that cannot be read is among those that are missed.
             facts.trades_missed += missed
             self._ctx.emit(TradesMissed(facts.symbol, ids.trade_id + 1, trade.first_id - 1))
         ids.trade_id = trade.last_id
         if trade.aggregate:
             ids.aggregate_id = trade.aggregate_id
+
+    def _refute_minutes(self, market: Market) -> None:
+        """Trades after the last one were missed: no minute from its own on is whole, and the next trade's is not either."""
+        self._close_minutes(market)
+        market.book.cut_tape()
+        traded_ns = market.book.traded_ns
+        if traded_ns is not None:
+            self.minutes_refuted(market.facts.symbol, traded_ns // NANOS_PER_MS // MINUTE_MS * MINUTE_MS)
 
     # States
 

@@ -11,14 +11,14 @@ import itertools
 import lzma
 import re
 import zlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 import zstandard
 
-from alphapack.domain.inputs import AnyInput, Configure, CoreSettings, Frame, Heartbeat, SessionStart
+from alphapack.domain.inputs import AnyInput, Configure, CoreSettings, Frame, Heartbeat, History, SessionStart
 from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S
 from alphapack.shell.journal import is_journal, read_journal
 
@@ -112,6 +112,15 @@ class Capture:
         """How many complaints of this iteration were counted without being reported."""
         return sum(max(0, count - COMPLAINTS_A_FILE) for count in self._complaints)
 
+    def start_ns(self) -> int | None:
+        """Return the receive time of the first message; None where there is none. Nothing is reported."""
+        report, self._report = self._report, lambda complaint: None
+        try:
+            return next((receive_ns for receive_ns, *_ in self.rows()), None)
+        finally:
+            self._report = report
+            self._restart()
+
     @property
     def last_position(self) -> tuple[Path, int] | None:
         """File and line of the message handed out last."""
@@ -201,15 +210,10 @@ class Capture:
     def _chunks(self, file: int) -> Iterator[bytes]:
         """Yield the file's bytes, decompressed; a damaged stream ends with a complaint."""
         path = self.paths[file]
-        inflate = _INFLATE.get(path.suffix.lower())
         with path.open("rb") as stream:
-            source = self._counted(stream)
-            if inflate is None:
-                yield from source
-                return
             try:
-                yield from inflate(source)
-            except (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
+                yield from inflated(path, self._counted(stream))
+            except DAMAGED as error:
                 self.complain(file, 0, f"expected a whole {path.suffix[1:]} stream, found {error}: what came before it is kept")
 
     def _counted(self, stream: BinaryIO) -> Iterator[bytes]:
@@ -219,12 +223,17 @@ class Capture:
 
 
 def inputs(
-    capture: Capture, settings: CoreSettings, *, heartbeat_ns: int = HEARTBEAT_NS, session_gap_ns: int = SESSION_GAP_NS
+    capture: Capture,
+    settings: CoreSettings,
+    *,
+    history: Iterable[History] = (),
+    heartbeat_ns: int = HEARTBEAT_NS,
+    session_gap_ns: int = SESSION_GAP_NS,
 ) -> Iterator[AnyInput]:
-    """Yield the engine inputs of a recording: a function of its files and the settings alone.
+    """Yield the engine inputs of a recording: a function of its files, its history and the settings alone.
 
-    Silences longer than ``heartbeat_ns`` are filled with heartbeats, so that timers fire as they would have live; one
-    longer than ``session_gap_ns`` is a new session.
+    Pages of history come right after the first session start, at its time. Silences longer than ``heartbeat_ns`` are filled
+    with heartbeats, so that timers fire as they would have live; one longer than ``session_gap_ns`` is a new session.
     """
     if heartbeat_ns <= 0 or session_gap_ns < heartbeat_ns:
         raise ValueError(f"expected 0 < heartbeat_ns <= session_gap_ns, found {heartbeat_ns} and {session_gap_ns}")
@@ -237,6 +246,9 @@ def inputs(
     yield Configure(1, previous_ns, settings)
     yield SessionStart(2, previous_ns, "capture")
     seq = 2
+    for page in history:
+        seq += 1
+        yield msgspec.structs.replace(page, seq=seq, ts_ns=previous_ns)
     for receive_ns, file, _, payload in itertools.chain((first,), rows):
         if receive_ns - previous_ns > session_gap_ns:
             seq += 1
@@ -257,6 +269,8 @@ class Recording:
     def __init__(self, source: Capture | Path, settings: CoreSettings, report: Callable[[Complaint], None]) -> None:
         """Stand before the first input; a Path is a journal's, which has its own settings."""
         self.capture = source if isinstance(source, Capture) else None
+        self.history: Sequence[History] = ()
+        """What a capture's symbols did before it, to be stepped before its first frame."""
         self._source, self._settings, self._report = source, settings, report
         self._journal_bytes = self._journal_complaints = 0
 
@@ -288,7 +302,7 @@ class Recording:
     def __iter__(self) -> Iterator[AnyInput]:
         """Yield the inputs, from the first."""
         if isinstance(self._source, Capture):
-            yield from inputs(self._source, self._settings)
+            yield from inputs(self._source, self._settings, history=self.history)
             return
         self._journal_bytes = self._journal_complaints = 0
         for entry in read_journal(self._source, report=self._complain):
@@ -426,3 +440,11 @@ def _unxz(source: Iterator[bytes]) -> Iterator[bytes]:
 
 
 _INFLATE: dict[str, Callable[[Iterator[bytes]], Iterator[bytes]]] = {".gz": gunzip, ".zst": _unzstd, ".xz": _unxz}
+DAMAGED = (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
+"""What ``inflated`` raises for a stream that is damaged or was cut."""
+
+
+def inflated(path: Path, source: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the bytes of a file, decompressed if its name says that they are compressed. Raises one of ``DAMAGED``."""
+    inflate = _INFLATE.get(path.suffix.lower())
+    return source if inflate is None else inflate(source)

@@ -3,9 +3,10 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+import msgspec
 import structlog
 
 from alphapack.domain.events import WorkRequested
@@ -13,7 +14,9 @@ from alphapack.domain.feeds import FeedHealth, FeedPlan, FeedSettings
 from alphapack.domain.inputs import CoreSettings
 from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, name_of, symbol_id, venue_of
 from alphapack.models.candles import MINUTE_MS
+from alphapack.services.candles import ROWS_MAX
 from alphapack.services.microstructure import SNAPSHOT
+from alphapack.shell.candle_files import Past
 from alphapack.shell.clock import Clock
 from alphapack.shell.feed import Feed, first_error
 from alphapack.shell.offloop import Work, Worker
@@ -41,12 +44,17 @@ class LiveMarkets:
         history_minutes: int,
         monotonic: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
+        pasts: Sequence[Past] = (),
     ) -> None:
-        """``plans`` come with the venue's names of the symbols to follow; ``chance`` spreads attempts in time and decides no number."""
+        """``plans`` come with the venue's names of the symbols to follow; ``chance`` spreads attempts in time and decides no number.
+
+        ``pasts`` are candles that are known beforehand; those that the venue sends stand before them.
+        """
         self._plans, self._settings, self._monotonic, self._chance = plans, settings, monotonic, chance
         self._feeds: dict[str, tuple[Feed, tuple[str, ...]]] = {}
         self._core, self._clock, self._works = core, clock, works
         self._history_ms = history_minutes * MINUTE_MS
+        self._pasts = pasts
         self._worker: Worker | None = None
 
     async def run(self, runner: Runner) -> None:
@@ -63,6 +71,7 @@ class LiveMarkets:
                 self.start(WorkRequested(request_id, asked.work, asked.body))
             runner.begin(self._core, ", ".join(self._feeds), self._clock.now_ns())
             runner.hand_over()
+            await self._load_pasts(runner)
             runner.ready()
             async with asyncio.TaskGroup() as group:
                 for feed, names in self._feeds.values():
@@ -73,6 +82,19 @@ class LiveMarkets:
         finally:
             runner.executor, runner.went_stale, runner.feeds = None, None, list
             self._worker.close()
+
+    async def _load_pasts(self, runner: Runner) -> None:
+        """Step what is known beforehand of minutes of which nothing is known yet: a restart loads nothing twice."""
+        engine = runner.engine
+        now_ms = engine.now_ns // NANOS_PER_MS
+        for past in self._pasts:
+            used = past.before(now_ms, now_ms - ROWS_MAX * MINUTE_MS).without(engine.candles.rows(past.symbol)[:, 0])
+            _log.info("history", symbol=past.symbol, candles=len(used.rows), left_out=len(past.rows) - len(used.rows))
+            for page in used.pages():
+                runner.step(msgspec.structs.replace(page, seq=engine.seq + 1, ts_ns=engine.now_ns))
+                runner.hand_over()
+                await asyncio.sleep(0)
+                await runner.disk()
 
     def start(self, request: WorkRequested) -> None:
         """Begin work that the core asks for."""
