@@ -4,13 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from alphapack.facade import replay
+    from alphapack.facade import forecast_vol, garch, har, replay
 
     __version__: str
 
-__all__ = ["__version__", "replay"]
+__all__ = ["__version__", "forecast_vol", "garch", "har", "replay"]
 
-_HOMES = {"replay": "alphapack.facade"}
+_HOMES = dict.fromkeys(("forecast_vol", "garch", "har", "replay"), "alphapack.facade")
 
 # Importing is light: a name loads its module, and with it the kernels, when it is first asked for. Hidden from type
 # checkers, which would otherwise take every misspelt name for a public one.

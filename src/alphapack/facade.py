@@ -1,17 +1,23 @@
 """What notebooks and scripts call as ``ap.*``."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from alphapack import app
-from alphapack.arrays import Float64Array2D, Int64Array2D
+from alphapack.arrays import Float64Array1D, Float64Array2D, Int64Array2D
 from alphapack.config import Settings
 from alphapack.domain.readings import SymbolHealth
-from alphapack.models import book
+from alphapack.models import book, volatility
+from alphapack.models import garch as garch_model
+from alphapack.models import har as har_model
 from alphapack.models.book import FEATURES
+from alphapack.models.candles import COLUMNS, in_order
+from alphapack.models.minutes import MinuteGrid
 
 Row = np.void
 """One structured row: a scalar of ``ROW`` whose fields are read by name."""
@@ -129,3 +135,121 @@ def replay(path: str | Path | Sequence[str | Path], symbols: Sequence[str] | Non
     """
     paths = [path] if isinstance(path, str | Path) else list(path)
     return Replay([Path(one) for one in paths], venue, symbols)
+
+
+def garch(
+    returns: npt.ArrayLike, mean: Literal["zero", "constant"] = "zero", presample: Literal["ssr", "ewma"] | float = "ssr"
+) -> garch_model.Garch:
+    """Fit GARCH(1,1) by Gaussian quasi-maximum likelihood; returns on any scale, one-minute fractions among them.
+
+    Parameters
+    ----------
+    returns : float64[n]
+        Oldest first; at least 50, finite, not all alike.
+    mean : "zero" or "constant"
+        Whether a mean is estimated.
+    presample : "ssr", "ewma" or a variance
+        The variance before the first return: mean squared residual at the current mean (Fiorentini, Calzolari, Panattoni),
+        an exponentially weighted one (arch's default), or the one given.
+
+    Returns
+    -------
+    Garch
+        ``.params``, ``.mu .omega .alpha .beta``, ``.loglik``, ``.converged``, ``.stderr(kind)`` with kinds hessian, opg, im, bw and
+        white, ``.forecast(h)``: variance of the sum over the next h steps.
+
+    Raises
+    ------
+    ValueError
+        With what was expected and what came.
+    """
+    return garch_model.fit(_vector(returns, "returns"), mean, presample)
+
+
+def har(
+    rv: npt.ArrayLike,
+    lags: Sequence[int] = (1, 5, 22),
+    variant: Literal["plain", "log", "harq", "harj"] = "plain",
+    rq: npt.ArrayLike | None = None,
+    bpv: npt.ArrayLike | None = None,
+) -> har_model.Har:
+    """Fit a heterogeneous autoregression to realised variances, one a period.
+
+    Parameters
+    ----------
+    rv : float64[n]
+        Realised variances, oldest first.
+    lags : ints
+        Windows, in periods.
+    variant : "plain", "log", "harq" or "harj"
+        Corsi's; in logarithms with smearing; with realised quarticity ``rq``; with jumps over bipower variation ``bpv``.
+    rq, bpv : float64[n], optional
+        What the variants harq and harj need.
+
+    Returns
+    -------
+    Har
+        ``.params`` (constant first), ``.stderr()`` (Newey-West), ``.r2``, ``.forecast()`` of the next period.
+
+    Raises
+    ------
+    ValueError
+        With what was expected and what came.
+    """
+    quarticity = None if rq is None else _vector(rq, "rq")
+    bipower = None if bpv is None else _vector(bpv, "bpv")
+    return har_model.fit(_vector(rv, "rv"), lags, variant, quarticity=quarticity, bipower=bipower)
+
+
+def forecast_vol(candles: Mapping[str, npt.ArrayLike] | npt.ArrayLike, horizon_minutes: int) -> tuple[float, float]:
+    """Return what the HAR and GARCH say of the next minutes: standard deviations of the log return over all of them, as fractions.
+
+    The models are those that the engine serves, fitted to the newest thirty days. See docs/VOLATILITY.md.
+
+    Parameters
+    ----------
+    candles : (n, 6) array, or columns by name
+        One-minute candles: ``ts_ms, open, high, low, close, volume``; a table with such columns will do. A minute that is left out
+        is not known. At least 10,110 of them: a week and thirty minutes.
+    horizon_minutes : int
+        From 1 to 10,080.
+
+    Returns
+    -------
+    (sigma_har, sigma_garch)
+
+    Raises
+    ------
+    ValueError
+        For candles that are none, contradict each other or do not move, for too few of them, and for a horizon out of range; with
+        what was expected and what came.
+    """
+    horizon = volatility.check_horizon(horizon_minutes)
+    grid = MinuteGrid(in_order(_rows(candles)))
+    forecaster = volatility.Forecaster(volatility.fit(grid, (horizon,)))
+    made = forecaster.forecast(grid, grid.end - 1, horizon)
+    return math.sqrt(made.har), math.sqrt(made.garch)
+
+
+def _vector(values: npt.ArrayLike, name: str) -> Float64Array1D:
+    found = np.asarray(values)
+    if found.ndim != 1 or found.dtype.kind not in "fiu":
+        raise ValueError(f"expected {name} as a row of numbers, found {found.dtype} of shape {found.shape}")
+    return np.ascontiguousarray(found, np.float64)
+
+
+def _rows(candles: Mapping[str, npt.ArrayLike] | npt.ArrayLike) -> Float64Array2D:
+    """Return candles as rows: of an array of that shape, a structured one, or anything that gives columns by name."""
+    names = ("ts_ms", *COLUMNS)
+    named = getattr(getattr(candles, "dtype", None), "names", None) or (list(candles.keys()) if hasattr(candles, "keys") else None)
+    if named is None:
+        found = np.asarray(candles)
+        if found.ndim != 2 or found.shape[1] != len(names) or found.dtype.kind not in "fiu":
+            raise ValueError(
+                f"expected candles of shape (n, {len(names)}) or columns {', '.join(names)}, found {found.dtype} of {found.shape}"
+            )
+        return np.ascontiguousarray(found, np.float64)
+    if missing := [name for name in names if name not in named]:
+        raise ValueError(f"expected the columns {', '.join(names)}, found none of {', '.join(missing)}")
+    columns: Any = candles
+    return np.column_stack([_vector(columns[name], name) for name in names])

@@ -1,6 +1,7 @@
 """A host whose answers are set by hand, and a client that speaks ASGI to the application without a server."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,16 +14,26 @@ from litestar.params import JSONBody
 from alphapack.api.server import ApiSettings, Server, create_app
 from alphapack.domain.events import FrameError
 from alphapack.domain.readings import (
+    Blend,
     Book,
     Depth,
+    GarchModel,
+    HarModel,
     Health,
     LedgerHealth,
     Microstructure,
+    PlainModel,
+    Sigmas,
     SymbolHealth,
     SymbolInfo,
+    VolAccuracy,
+    VolForecast,
+    VolModels,
+    VolScore,
+    VolScores,
     Windows,
 )
-from alphapack.engine.ports import REJECTED_LINES_MAX, Ingested, IngestRefused, RejectedLine
+from alphapack.engine.ports import REJECTED_LINES_MAX, Ingested, IngestRefused, NoData, RejectedLine
 from alphapack.shell.news import NewsRing
 from alphapack.venues.binance import BinanceCodec
 
@@ -59,6 +70,32 @@ def features(symbol: str = BTC, *, obi: float | None = 0.25) -> Microstructure:
         microprice_stoikov=None,
         depth=Depth(bid=10.0, ask=6.0, bid_quote=1000.0, ask_quote=603.0),
         windows=Windows(obi_1=0.1, obi_10=0.2, ti_1s=None, ti_30s=-0.1, micro_vol_1s=0.0002, ofi_1=0.75),
+    )
+
+
+def volatility(symbol: str, horizon: int, variant: str) -> VolForecast:
+    params = {"const": 1e-8, f"rv_{horizon}": 0.5}
+    return VolForecast(
+        symbol=symbol,
+        venue="binance-usdm",
+        h=horizon,
+        sigma_har=0.002,
+        sigma_garch=0.003,
+        sigma=0.003,
+        rule="max",
+        blend=Blend(0.6, 0.4),
+        annualized=Sigmas(0.187, 0.28, 0.28),
+        asof_ms=1_700_000_040_000,
+        fitted_ms=1_699_999_980_000,
+        n_obs=43_200,
+        extrapolated=False,
+        candles={"venue": 43_200},
+        history_shift_ms=None,
+        models=VolModels(
+            HarModel(variant, horizon, [horizon], params, 0.5, 8_000),
+            PlainModel(0.0021, horizon, [horizon], params, {"const": math.nan}, 0.4, 8_000, False),
+            GarchModel(1e-10, 0.05, 0.94, 0.99, True, 0.9999, 1e-8),
+        ),
     )
 
 
@@ -142,6 +179,19 @@ class FakeHost:
     def history(self, kind: str, symbol: str, from_ms: int, limit: int) -> dict[str, list[int] | list[float | None]] | None:
         self.asked.append(("history", kind, symbol, from_ms, limit))
         return {"ts_ms": [1, 2], "obi": [0.5, float("nan")]} if kind == "microstructure" else None
+
+    def vol_forecast(self, symbol: str, horizon: int, variant: str) -> VolForecast:
+        self.asked.append(("vol_forecast", symbol, horizon, variant))
+        if symbol != BTC:
+            raise NoData("expected at least 10,110 one-minute candles, found 7")
+        return volatility(symbol, horizon, variant)
+
+    def vol_accuracy(self, symbol: str) -> VolAccuracy:
+        if symbol != BTC:
+            raise NoData("expected forecasts that came due, found none yet")
+        score = VolScore(0.2, 0.0, math.nan, 1.0, 0.1, 0.5, None)
+        scores = VolScores(60, 5, 100, 90, -2.5, Blend(0.6, 0.4), {"har": score})
+        return VolAccuracy(symbol, "binance-usdm", 1_700_000_040_000, "QLIKE", [scores])
 
     def sequence(self) -> tuple[int, int]:
         return self.seq, self.durable_seq

@@ -66,7 +66,49 @@ def test_history_is_asked_as_stated(app, host):
     assert get(app, "/api/history/microstructure/BTCUSDT", f"from_ms=1700000000000&limit={HISTORY_ROWS_MAX}").status == 200
     assert host.asked.pop() == ("history", "microstructure", BTC, 1_700_000_000_000, HISTORY_ROWS_MAX)
     unknown = get(app, "/api/history/tea/BTCUSDT")
-    assert (unknown.status, unknown.json["detail"]) == (404, "expected the history kind microstructure or candles, found 'tea'")
+    assert (unknown.status, unknown.json["detail"]) == (404, "expected the history kind microstructure, candles or vol, found 'tea'")
+
+
+def test_vol_models_are_asked_for_the_horizon_and_the_variant_as_stated(app, host):
+    for query, horizon, variant in [
+        ("", 60, "log"),
+        ("h=1", 1, "log"),
+        ("h=10080&variant=plain", 10_080, "plain"),
+        ("variant=log", 60, "log"),
+    ]:
+        answer = get(app, "/api/vol/forecast/btcusdt", query)
+        assert (answer.status, answer.json["h"], answer.json["models"]["har"]["variant"]) == (200, horizon, variant)
+        assert host.asked.pop() == ("vol_forecast", BTC, horizon, variant)
+    assert {"symbol", "sigmaHAR", "sigmaGARCH", "sigma", "rule", "blend", "annualized", "asof_ms", "n_obs", "extrapolated"} <= set(
+        answer.json
+    )
+    assert set(answer.json["annualized"]) == {"sigmaHAR", "sigmaGARCH", "sigma"}
+    assert set(answer.json["models"]) == {"har", "harPlain", "garch"}
+    assert answer.json["models"]["harPlain"]["stderr"] == {"const": None}, "no NaN leaves"
+
+
+@pytest.mark.parametrize(
+    "query", ["h=0", "h=10081", "h=-5", "h=inf", "h=1.5", "h=nan", "h=", "variant=", "variant=garch", "variant=Log", "horizon=5"]
+)
+def test_vol_models_of_any_other_horizon_or_variant_are_422(app, host, query):
+    answer = get(app, "/api/vol/forecast/BTCUSDT", query)
+    assert (answer.status, answer.headers["content-type"]) == (422, "application/problem+json")
+    assert host.asked == []
+
+
+def test_vol_models_without_enough_candles_are_503_and_say_what_is_missing(app):
+    for route, missing in (("forecast", "10,110 one-minute candles, found 7"), ("accuracy", "forecasts that came due, found none yet")):
+        answer = get(app, f"/api/vol/{route}/ETHUSDT")
+        assert (answer.status, answer.headers["retry-after"]) == (503, "60")
+        assert answer.json["detail"].startswith(ETH) and missing in answer.json["detail"]
+        assert get(app, f"/api/vol/{route}/DOGE").status == 404
+
+
+def test_vol_models_show_their_scores(app):
+    answer = get(app, "/api/vol/accuracy/BTCUSDT").json
+    assert answer["horizons"][0]["models"]["har"] == {
+        "qlike": 0.2, "intercept": 0.0, "intercept_stderr": None, "slope": 1.0, "slope_stderr": 0.1, "r2": 0.5, "dm_t": None,
+    }  # fmt: skip
 
 
 def test_no_nan_or_infinity_leaves(app, host):
@@ -178,6 +220,8 @@ def test_operations_are_named_and_the_schema_tells_the_errors():
         "getLiveness",
         "listSymbols",
         "getBook",
+        "getVolForecast",
+        "getVolAccuracy",
         "getMicrostructure",
         "getHistory",
         "ingestFrames",

@@ -22,14 +22,20 @@ from alphapack.api.guards import CONSUMES
 from alphapack.api.problems import PROBLEM_JSON, Problem, Refused, shown
 from alphapack.api.stream import DEFAULT_KINDS, EVENT_STREAM, KINDS, EventStream, Streams, Wanted, key_of
 from alphapack.domain.market import symbol_id
-from alphapack.domain.readings import Book, Health, Microstructure, SymbolInfo
-from alphapack.engine.ports import Host, Ingested, IngestRefused, NotAccepting, NotDurable, NotReady
+from alphapack.domain.readings import Book, Health, Microstructure, SymbolInfo, VolAccuracy, VolForecast
+from alphapack.engine.ports import Host, Ingested, IngestRefused, NoData, NotAccepting, NotDurable, NotReady
 
 API_VERSION = "1"
 LEVELS_MAX = 1_000
 HISTORY_ROWS_MAX = 3_600
 EXACT_INT_MAX = 2**53 - 1
 """Beyond it JSON readers that use doubles lose digits."""
+HORIZON_MAX = 10_080
+"""A week, in minutes."""
+HISTORY_KINDS = "microstructure, candles or vol"
+VARIANTS = ("log", "plain")
+NO_DATA_RETRY_S = "60"
+"""Volatility changes once a minute."""
 INTERVAL_MS_MIN, INTERVAL_MS_MAX = 50, 10_000
 WIRE_NAME_LENGTH_MAX = 40
 STREAM_SYMBOLS_MAX = 1_000
@@ -142,7 +148,7 @@ async def microstructure(request: AnyRequest, symbol: FromPath[str]) -> Encoded:
 @get(
     "/api/history/{kind:str}/{symbol:str}",
     operation_id="getHistory",
-    summary="Past values by column, oldest first; kind is microstructure or candles",
+    summary=f"Past values by column, oldest first; kind is {HISTORY_KINDS}",
     responses=_problems(404, 422),
 )
 async def history(
@@ -156,8 +162,49 @@ async def history(
     host = _host(request)
     columns = host.history(kind, _resolved(host, symbol), from_ms, limit)
     if columns is None:
-        raise Refused(404, f"expected the history kind microstructure or candles, found {shown(kind)}")
+        raise Refused(404, f"expected the history kind {HISTORY_KINDS}, found {shown(kind)}")
     return columns
+
+
+@get(
+    "/api/vol/forecast/{symbol:str}",
+    operation_id="getVolForecast",
+    summary="Volatility of the next h minutes: HAR, GARCH(1,1) and what is made of them",
+    responses=_encoded(VolForecast) | _problems(404, 422, 503),
+)
+async def vol_forecast(
+    request: AnyRequest,
+    symbol: FromPath[str],
+    h: Annotated[int, QueryParameter(ge=1, le=HORIZON_MAX, description="horizon in minutes, up to a week")] = 60,
+    variant: Annotated[
+        str | None, QueryParameter(description="the HAR that is served as sigmaHAR: log (the diurnal cascade; default) or plain (1, 5, 22)")
+    ] = None,
+) -> Encoded:
+    """Answer standard deviations of the log return over the next h minutes."""
+    if variant is not None and variant not in VARIANTS:
+        raise Refused(422, f"'variant': expected {' or '.join(VARIANTS)}, found {shown(variant)}")
+    host = _host(request)
+    name = _resolved(host, symbol)
+    try:
+        return Encoded(host.vol_forecast(name, h, variant or VARIANTS[0]))
+    except NoData as missing:
+        raise Refused(503, f"{name}: {missing}", headers={"Retry-After": NO_DATA_RETRY_S}) from None
+
+
+@get(
+    "/api/vol/accuracy/{symbol:str}",
+    operation_id="getVolAccuracy",
+    summary="How good the forecasts were: rolling QLIKE, Mincer-Zarnowitz, Diebold-Mariano",
+    responses=_encoded(VolAccuracy) | _problems(404, 422, 503),
+)
+async def vol_accuracy(request: AnyRequest, symbol: FromPath[str]) -> Encoded:
+    """Answer every model's forecasts of variance against what was realised."""
+    host = _host(request)
+    name = _resolved(host, symbol)
+    try:
+        return Encoded(host.vol_accuracy(name))
+    except NoData as missing:
+        raise Refused(503, f"{name}: {missing}", headers={"Retry-After": NO_DATA_RETRY_S}) from None
 
 
 @dataclass
@@ -264,7 +311,8 @@ async def index(request: AnyRequest) -> Response[str]:
     return Response(index_page(host.symbols(), host.health().status), media_type=MediaType.HTML, headers=PAGE_HEADERS)
 
 
-ROUTES = (health, live, symbols, book, microstructure, history, ingest, stream, config, metrics, openapi, docs, index)
+MARKET_ROUTES = (symbols, book, microstructure, history, vol_forecast, vol_accuracy)
+ROUTES = (health, live, *MARKET_ROUTES, ingest, stream, config, metrics, openapi, docs, index)
 
 
 class EngineMetrics(Collector):

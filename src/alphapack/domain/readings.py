@@ -137,3 +137,130 @@ class Health(msgspec.Struct, frozen=True):
     ledger: LedgerHealth
     feeds: list[FeedHealth]
     """Of a live market, how each of its feeds stands; of any other, none."""
+
+
+class Sigmas(msgspec.Struct, frozen=True):
+    """Standard deviations of a log return, as fractions."""
+
+    sigma_har: float = msgspec.field(name="sigmaHAR")
+    sigma_garch: float = msgspec.field(name="sigmaGARCH")
+    sigma: float
+
+
+class Blend(msgspec.Struct, frozen=True):
+    """Weights of the models' variances, sum 1."""
+
+    har: float
+    garch: float
+
+
+class HarModel(msgspec.Struct, frozen=True):
+    """The HAR that is served: its variant, windows in minutes and parameters."""
+
+    variant: str
+    horizon: int
+    """Minutes to which it was fitted; fewer than asked for where the forecast is extrapolated."""
+    lags: list[int]
+    params: dict[str, float]
+    r2: float
+    n: int
+
+
+class PlainModel(msgspec.Struct, frozen=True):
+    """The plain HAR of periods of length h, beside."""
+
+    sigma: float
+    horizon: int
+    lags: list[int]
+    params: dict[str, float]
+    stderr: dict[str, float]
+    """Newey-West errors of the parameters."""
+    r2: float
+    n: int
+    extrapolated: bool
+
+
+class GarchModel(msgspec.Struct, frozen=True):
+    """GARCH(1,1) of returns over the root of their diurnal factor; ``omega`` in squared fractions a minute."""
+
+    omega: float
+    alpha: float
+    beta: float
+    persistence: float
+    converged: bool
+    persistence_cap: float
+    """Forecasts of more than one minute do not use a larger persistence."""
+    next_variance: float
+
+
+class VolModels(msgspec.Struct, frozen=True):
+    """What the forecast was made with."""
+
+    har: HarModel
+    har_plain: PlainModel = msgspec.field(name="harPlain")
+    garch: GarchModel
+
+
+class VolForecast(msgspec.Struct, frozen=True):
+    """Volatility of one symbol over the next ``h`` minutes; ``sigma*`` are standard deviations of the log return over all of them."""
+
+    symbol: str
+    venue: str
+    h: int
+    sigma_har: float = msgspec.field(name="sigmaHAR")
+    sigma_garch: float = msgspec.field(name="sigmaGARCH")
+    sigma: float
+    """What ``rule`` makes of the two."""
+    rule: str
+    blend: Blend
+    annualized: Sigmas
+    """Times ``sqrt(525600 / h)``."""
+    asof_ms: int
+    """End of the newest minute that was looked at."""
+    fitted_ms: int
+    """End of the newest minute of the fit."""
+    n_obs: int
+    """Minute returns that were fitted."""
+    extrapolated: bool
+    candles: dict[str, int]
+    """Where the candles came from: of the venue, made of the tape, from a file."""
+    history_shift_ms: int | None
+    """How far the candles of a file were moved in time; None where there are none."""
+    models: VolModels
+
+
+class VolScore(msgspec.Struct, frozen=True):
+    """One model's forecasts of variance against what was realised."""
+
+    qlike: float | None
+    intercept: float | None
+    intercept_stderr: float | None
+    slope: float | None
+    slope_stderr: float | None
+    r2: float | None
+    dm_t: float | None
+    """Diebold and Mariano's t of its loss less that of the rolling variance; below zero: better."""
+
+
+class VolScores(msgspec.Struct, frozen=True):
+    """All models at one horizon."""
+
+    h: int
+    every_minutes: int
+    n: int
+    """Forecasts that came due and are kept."""
+    seeded: int
+    """Of all that came due, those made by a fit to what was before them when the engine first had enough candles."""
+    dm_har_garch: float | None
+    blend: Blend
+    models: dict[str, VolScore]
+
+
+class VolAccuracy(msgspec.Struct, frozen=True):
+    """How good the forecasts of one symbol have been."""
+
+    symbol: str
+    venue: str
+    asof_ms: int
+    loss: str
+    horizons: list[VolScores]

@@ -8,7 +8,7 @@ import msgspec
 from alphapack.domain.events import AnyWireEvent, DepthDiff, WorkRequested
 from alphapack.domain.inputs import AnyInput
 from alphapack.domain.market import Verdict
-from alphapack.domain.readings import Book, Health, Microstructure, SymbolInfo
+from alphapack.domain.readings import Book, Health, Microstructure, SymbolInfo, VolAccuracy, VolForecast
 
 
 class Codec(Protocol):
@@ -220,6 +220,10 @@ class NotDurable(IngestRefused):
     """The disk refuses: none were taken, or they were stepped and are not safe; the text says which."""
 
 
+class NoData(Exception):
+    """A question about a known symbol of which too little is known; the text says in one line what is missing."""
+
+
 class Host(Protocol):
     """What the HTTP layer may ask of the running engine, on the engine's loop; all but ``ingest`` return at once."""
 
@@ -263,6 +267,14 @@ class Host(Protocol):
 
     def history(self, kind: str, symbol: str, from_ms: int, limit: int) -> dict[str, list[int] | list[float | None]] | None:
         """Return columns, oldest row first: the first ``limit`` rows with ``ts_ms >= from_ms``; None for an unknown kind."""
+        ...
+
+    def vol_forecast(self, symbol: str, horizon: int, variant: str) -> VolForecast:
+        """Return the volatility of the next ``horizon`` minutes, 1 to 10080; ``variant`` is log or plain. Raises ``NoData``."""
+        ...
+
+    def vol_accuracy(self, symbol: str) -> VolAccuracy:
+        """Return how good the forecasts of volatility have been. Raises ``NoData``."""
         ...
 
     def sequence(self) -> tuple[int, int]:

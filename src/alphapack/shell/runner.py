@@ -26,11 +26,13 @@ from alphapack.engine.ports import (
     REJECTED_LINES_MAX,
     Executor,
     Ingested,
+    NoData,
     NotAccepting,
     NotDurable,
     NotReady,
     RejectedLine,
 )
+from alphapack.models.cascade import NotEnough
 from alphapack.shell.clock import Clock, carried_on
 from alphapack.shell.committer import Committer, Put
 from alphapack.shell.intake import Intake
@@ -545,10 +547,27 @@ class Runner:
         """Return noted values by column; None for a kind that is not kept."""
         if kind == "candles":
             return self.engine.candles.history(symbol, from_ms, limit)
+        if kind == "vol":
+            return self.engine.volatility.past(symbol, from_ms, limit)
         if kind != "microstructure":
             return None
         market = self.engine.microstructure
         return market.history(symbol, from_ms, limit) if market.knows(symbol) else {"ts_ms": []}
+
+    def vol_forecast(self, symbol: str, horizon: int, variant: str) -> readings.VolForecast:
+        """Return the volatility of the next ``horizon`` minutes."""
+        candles = self.engine.candles
+        try:
+            return self.engine.volatility.forecast(symbol, horizon, variant, candles.sources(symbol), candles.shift_ms(symbol))
+        except NotEnough as error:
+            raise NoData(str(error)) from None
+
+    def vol_accuracy(self, symbol: str) -> readings.VolAccuracy:
+        """Return how good the forecasts of volatility have been."""
+        try:
+            return self.engine.volatility.accuracy(symbol)
+        except NotEnough as error:
+            raise NoData(str(error)) from None
 
     def config(self) -> dict[str, object]:
         """Return the effective settings, secrets masked."""

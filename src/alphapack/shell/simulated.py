@@ -69,6 +69,7 @@ class SimulatedMarket:
         self._worker: Worker | None = None
         self._market: Simulator | None = None
         self._candles_ms = 0
+        self._delayed: Delayed | None = None  # While the past is made.
 
     def now_ns(self) -> int:
         """Return how far the market has come: what enters beside it while it catches up must not be stamped ahead of it."""
@@ -162,11 +163,11 @@ class SimulatedMarket:
 
     async def _roll(self, runner: Runner, market: Simulator, near_ns: int) -> None:
         """Make the past as fast as the machine allows; off-loop work answers after a fixed delay, so that the seed decides all."""
-        delayed = Delayed(runner.engine, self._works, self._delay_ns)
+        self._delayed = delayed = Delayed(runner.engine, self._works, self._delay_ns)
         began_ns = market.now_ns
         until = time.perf_counter() + SLICE_S
         while (left_ns := self._clock.now_ns() - market.now_ns) > near_ns:
-            self._advance(runner, market, market.now_ns + min(self._roll_ns, left_ns), delayed)
+            self._advance(runner, market, market.now_ns + min(self._roll_ns, left_ns))
             if time.perf_counter() >= until:
                 runner.hand_over()
                 done = (market.now_ns - began_ns) / max(1, market.now_ns + left_ns - began_ns)
@@ -175,37 +176,39 @@ class SimulatedMarket:
                 await runner.disk()
                 until = time.perf_counter() + SLICE_S
         runner.hand_over()
+        self._delayed = None
 
-    def _advance(self, runner: Runner, market: Simulator, until_ns: int, delayed: Delayed | None = None) -> None:
+    def _advance(self, runner: Runner, market: Simulator, until_ns: int) -> None:
         """Step what the market sends up to ``until_ns``, then the REST answers that are due."""
         engine = runner.engine
         for ts_ns, payload in market.advance(until_ns):
-            if delayed is not None:
-                for answer in delayed.answers(ts_ns):
-                    delayed.note(self._see(runner.step(answer)))
-            records = runner.step(Frame(engine.seq + 1, max(ts_ns, engine.now_ns), SIMULATOR, "", payload))
-            if records and delayed is not None:
-                delayed.note(self._see(records))
+            if self._delayed is not None:
+                for answer in self._delayed.answers(ts_ns):
+                    self._see(runner.step(answer))
+            if records := runner.step(Frame(engine.seq + 1, max(ts_ns, engine.now_ns), SIMULATOR, "", payload)):
+                self._see(records)
         wanted, self._wanted = self._wanted, {}
         for symbol in wanted:
             name = name_of(symbol)
             if venue_of(symbol) == SIMULATOR and name in self._settings.symbols:
-                self._see(self._frame(runner, name, market.snapshot(name), until_ns))
+                self._frame(runner, name, market.snapshot(name), until_ns)
         if until_ns >= (self._candles_ms + MINUTE_MS) * NANOS_PER_MS + CANDLE_DELAY_NS:
             for name in self._settings.symbols:
                 self._frame(runner, name, market.klines(name, self._candles_ms, self._candles_ms, 1), until_ns)
             self._candles_ms += MINUTE_MS
 
-    def _see(self, records: list[Record]) -> list[Record]:
-        """Take note of the snapshots that are asked for while the past is made."""
+    def _see(self, records: list[Record]) -> None:
+        """Take note of what is asked for while the past is made; whatever was stepped, a timer may have asked in it."""
+        if self._delayed is None:
+            return  # The runner has told ``start``.
         for record in records:
             if type(record) is WorkRequested and record.work == SNAPSHOT:
                 self._wanted[record.body.decode()] = None
-        return records
+        self._delayed.note(records)
 
-    def _frame(self, runner: Runner, name: str, payload: bytes, ts_ns: int = 0) -> list[Record]:
+    def _frame(self, runner: Runner, name: str, payload: bytes, ts_ns: int = 0) -> None:
         engine = runner.engine
-        return runner.step(Frame(engine.seq + 1, max(ts_ns, engine.now_ns), SIMULATOR, name, payload))
+        self._see(runner.step(Frame(engine.seq + 1, max(ts_ns, engine.now_ns), SIMULATOR, name, payload)))
 
 
 def _half_minute(market: Simulator, name: str, start_ms: int) -> float | None:
