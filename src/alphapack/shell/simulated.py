@@ -163,7 +163,7 @@ class SimulatedMarket:
 
     async def _roll(self, runner: Runner, market: Simulator, near_ns: int) -> None:
         """Make the past as fast as the machine allows; off-loop work answers after a fixed delay, so that the seed decides all."""
-        self._delayed = delayed = Delayed(runner.engine, self._works, self._delay_ns)
+        self._delayed = Delayed(runner.engine, self._works, self._delay_ns)
         began_ns = market.now_ns
         until = time.perf_counter() + SLICE_S
         while (left_ns := self._clock.now_ns() - market.now_ns) > near_ns:
