@@ -48,10 +48,11 @@ ROUTE_OTHERS = tuple(range(7, 1_000, 10))
 ROUTE_GOAL_MS = 1.0
 READY_S = 120.0
 PICTURE = PROJECT / "docs" / "pictures" / "volatility.svg"
-DRAWN, DRAWN_H, DRAWN_DAYS = "BTC 2025", 60, 10
+DRAWN, DRAWN_H, DRAWN_DAYS = "BTC 2025", 60, 7
+LEVELS = (5, 10, 20, 40, 80, 160, 320)
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 900, 340, 52, 16, 58, 34
-INK, SOFT, GRID, CAME = "#1f2430", "#5b6472", "#e3e6eb", "#9aa3af"
-LINES = (("log-HAR", 1, "#0b63ce"), ("GARCH(1,1)", 3, "#b3541e"))
+INK, SOFT, GRID, CAME = "#1f2430", "#5b6472", "#e3e6eb", "#d3d7de"
+LINES = (("GARCH(1,1)", 3, "#d9822b"), ("log-HAR", 1, "#0b63ce"))
 REFIT_MINUTES = DAY
 
 
@@ -229,12 +230,14 @@ def draw(one: Walked) -> str:
     shown = ends >= ends[-1] - DRAWN_DAYS * DAY
     sigmas = 100 * np.sqrt(np.array(one.rows)[shown] * 525_600 / DRAWN_H)
     x = LEFT + (ends[shown] - ends[-1] + DRAWN_DAYS * DAY) / (DRAWN_DAYS * DAY) * (WIDTH - LEFT - RIGHT)
-    most = 20 * math.ceil(float(sigmas[:, [0, 1, 3]].max()) / 20)
-    down = (HEIGHT - TOP - BOTTOM) / most
+    down = (HEIGHT - TOP - BOTTOM) / math.log(LEVELS[-1] / LEVELS[0])
 
-    def path(values: Any, colour: str, width: float) -> str:
-        points = "L".join(f"{a:.0f} {HEIGHT - BOTTOM - b * down:.1f}" for a, b in zip(x, values, strict=True))
-        return f'<path d="M{points}" fill="none" stroke="{colour}" stroke-width="{width}" stroke-linejoin="round"/>'
+    def height(percent: Any) -> Any:
+        return HEIGHT - BOTTOM - down * np.log(np.clip(percent, LEVELS[0], LEVELS[-1]) / LEVELS[0])
+
+    def path(values: Any, look: str, end: str = "") -> str:
+        points = "L".join(f"{a:.0f} {b:.1f}" for a, b in zip(x, height(values), strict=True))
+        return f'<path d="M{points}{end}" {look}/>'
 
     def text(at: float, y: float, said: str, colour: str = SOFT, anchor: str = "start", more: str = "") -> str:
         return f'<text x="{at:.0f}" y="{y:.0f}" fill="{colour}" text-anchor="{anchor}"{more}>{said}</text>'
@@ -242,14 +245,20 @@ def draw(one: Walked) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="system-ui, sans-serif" font-size="12">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
-        text(LEFT, 22, f"Bitcoin, volatility of the next hour: forecast and realised, {DRAWN_DAYS} days", INK, more=' font-size="15"'),
+        text(
+            LEFT,
+            22,
+            f"Bitcoin, volatility of the next hour: forecast and realised, annualised, {DRAWN_DAYS} days",
+            INK,
+            more=' font-size="15"',
+        ),
     ]
     place = float(LEFT)
     for name, colour in (("realised", CAME), *((name, colour) for name, _, colour in LINES)):
         parts += [f'<rect x="{place:.0f}" y="34" width="14" height="4" fill="{colour}"/>', text(place + 19, 40, name)]
         place += 40 + 7 * len(name)
-    for level in range(0, most + 1, 20):
-        y = HEIGHT - BOTTOM - level * down
+    for level in LEVELS:
+        y = float(height(level))
         parts += [
             f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="{GRID}"/>',
             text(LEFT - 6, y + 4, f"{level}%", anchor="end"),
@@ -258,14 +267,18 @@ def draw(one: Walked) -> str:
         at = LEFT + (day * DAY - ends[-1] + DRAWN_DAYS * DAY) / (DRAWN_DAYS * DAY) * (WIDTH - LEFT - RIGHT)
         date = datetime.fromtimestamp(day * DAY * 60, UTC).strftime("%-d %b")
         parts.append(text(at, HEIGHT - 12, date, anchor="middle"))
-    parts.append(path(sigmas[:, 0], CAME, 1.0))
-    parts += [path(sigmas[:, column], colour, 1.6) for _, column, colour in LINES]
+    parts.append(path(sigmas[:, 0], f'fill="{CAME}"', f"L{x[-1]:.0f} {HEIGHT - BOTTOM}L{x[0]:.0f} {HEIGHT - BOTTOM}Z"))
+    parts += [path(sigmas[:, column], f'fill="none" stroke="{colour}" stroke-width="1.5"') for _, column, colour in LINES]
     return "\n".join([*parts, "</svg>", ""])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
+    parser.add_argument("--picture", action="store_true", help="draw the picture alone")
+    arguments = parser.parse_args()
+    if arguments.picture:
+        PICTURE.write_text(draw(walk(DATA / "candles" / CANDLES[DRAWN])[DRAWN_H]))
+        return 0
     for name, file in CANDLES.items():
         print(f"\n{name}\n\n| h, minutes | forecasts | log-HAR | plain HAR | GARCH | blend | rolling day | refused |")
         print("|---|---|---|---|---|---|---|---|", flush=True)

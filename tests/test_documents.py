@@ -3,6 +3,7 @@
 import json
 import re
 import tomllib
+from ast import literal_eval
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,10 +83,14 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_python_of_the_readme_runs(simulated: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(simulated.parent)
-    (snippet,) = blocks(README, "python")
-    exec(snippet, {})
+    features, forecasts = blocks(README, "python")
+    exec(features, {})
     printed = capsys.readouterr().out.splitlines()
     assert printed[1].startswith(f"{int(BookState.LIVE)} ") and printed[2].startswith("['sim:BTCUSDT'] 0 0 ")
+    exec(forecasts, {})
+    sigmas, fit, _ = capsys.readouterr().out.splitlines()
+    assert all(abs(sigma / 0.0039 - 1) < 0.1 for sigma in literal_eval(sigmas))
+    assert " True " in fit
 
 
 def test_the_answers_in_the_documents_are_the_answers(engine: Engine) -> None:

@@ -134,7 +134,18 @@ def njit(function: F) -> F:
     Neither fastmath nor parallel, which reorder sums. Kernels keep the interpreter's lock: giving it up for a microsecond
     lets the committer's thread take it for milliseconds.
     """
-    compiled: F = numba.njit(function, cache=CACHE is not None, fastmath=False, parallel=False, error_model="python", _nrt=False)
+    return _compiled(function, nogil=False)
+
+
+def njit_off_loop(function: F) -> F:
+    """Compile the entry of work that takes milliseconds on a thread of its own: it gives up the lock while it runs."""
+    return _compiled(function, nogil=True)
+
+
+def _compiled(function: F, *, nogil: bool) -> F:
+    compiled: F = numba.njit(
+        function, cache=CACHE is not None, fastmath=False, parallel=False, nogil=nogil, error_model="python", _nrt=False
+    )
     return compiled
 
 

@@ -13,7 +13,7 @@ byte a minute, 0 where it is missing, or none at all where none is.
 import math
 
 from alphapack.arrays import Float64Array1D, Uint8Array1D
-from alphapack.jit import njit
+from alphapack.jit import njit, njit_off_loop
 
 MU, OMEGA, ALPHA, BETA = range(4)
 LOGLIK, SCORE, CURVATURE, NEXT = 4, 5, 9, 19
@@ -552,7 +552,7 @@ def believed(work: Float64Array1D, turn: int, gain: float) -> bool:
     return gain > PLAIN if turn >= ENOUGH - 1 else turn == 0 and gain > CLEAR and work[FOURTH] <= TAILS
 
 
-@njit
+@njit_off_loop
 def fit(returns: Float64Array1D, valid: Uint8Array1D, work: Float64Array1D, warm: bool) -> bool:
     """Fit a sample; False where ``moments`` refuses it.
 
