@@ -194,7 +194,7 @@ def walk(path: Path) -> dict[int, Walked]:
             while open_rows[horizon] and open_rows[horizon][0][0] + horizon <= at:
                 made_at, forecasts = open_rows[horizon].pop(0)
                 came = volatility.realised(grid, made_at, horizon)
-                one.log.mature(made_at, came)
+                one.log.mature(came)
                 if came:
                     one.rows.append([came, *forecasts])
                     one.ends.append(made_at)

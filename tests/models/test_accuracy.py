@@ -68,7 +68,7 @@ def test_vol_models_weigh_a_blend_by_inverse_loss_with_a_half_life_of_a_day() ->
         at = 5 * i
         assert (log.har_weight == 0.5) == (i < MATURED_MIN)
         log.note(scored(at))
-        log.mature(at, 2.2 + 0.1 * (i % 3))
+        log.mature(2.2 + 0.1 * (i % 3))
         for model, forecast in (("har", 2.0), ("garch", 3.0)):
             lost[model] = lost[model] * 0.5 ** (5 / HALF_LIFE_MINUTES) + accuracy.qlike(2.2 + 0.1 * (i % 3), forecast)
     assert log.har_weight == pytest.approx(lost["garch"] / (lost["har"] + lost["garch"]), rel=1e-12)
@@ -81,10 +81,10 @@ def test_vol_models_hold_a_forecast_until_it_is_due_and_drop_what_cannot_be_judg
         log.note(scored(at))
     assert log.due(14) == []
     assert log.due(20) == [5, 10]
-    log.mature(5, 1.0)
-    log.mature(10, None)
+    log.mature(1.0)
+    log.mature(None)
     assert log.due(99) == [15]
-    log.mature(15, 0.0)
+    log.mature(0.0)
     assert log.due(99) == []
     compared, _ = log.compare()
     assert log.matured == compared["har"].n == 1
@@ -94,7 +94,7 @@ def test_vol_models_keep_a_bounded_past() -> None:
     log = ForecastLog(5, 5)
     for i in range(ROWS_MAX + 50):
         log.note(scored(5 * i))
-        log.mature(5 * i, 1.0)
+        log.mature(1.0)
     compared, _ = log.compare()
     assert compared["plain"].n == ROWS_MAX
     assert log.matured == ROWS_MAX + 50
@@ -106,12 +106,12 @@ def test_vol_models_go_on_from_saved_scores_as_if_nothing_had_been() -> None:
         for i in range(60):
             log.note(scored(5 * i, har=1.0 + i / 60))
             for at in log.due(5 * i):
-                log.mature(at, 1.5)
+                log.mature(1.5)
     other = ForecastLog(10, 5)
     other.load(*one.save())
     for log in (one, other):
         log.note(scored(400))
-        log.mature(400, 1.1)
+        log.mature(1.1)
     assert one.har_weight == other.har_weight
     assert repr(one.compare()) == repr(other.compare())
 
@@ -121,7 +121,7 @@ def test_vol_models_tell_the_better_of_two() -> None:
     for i in range(500):
         truth = math.exp(rng.normal(0, 0.5))
         log.note(Scored(5 * i, truth * math.exp(rng.normal(0, 0.1)), 1.0, truth * math.exp(rng.normal(0, 0.4)), 1.0))
-        log.mature(5 * i, truth * rng.chisquare(30) / 30)
+        log.mature(truth * rng.chisquare(30) / 30)
     compared, har_garch = log.compare()
     assert har_garch < -3
     assert compared["har"].dm_t < -3

@@ -84,7 +84,8 @@ class ForecastLog:
 
     def __init__(self, horizon: int, cadence: int) -> None:
         self.horizon, self.cadence = horizon, cadence
-        self._rows: Float64Array2D = np.empty((0, _WIDTH))
+        self._held: Float64Array2D = np.empty((2 * ROWS_MAX, _WIDTH))
+        self._begin = self._open = self._end = 0
         self.matured = 0
         """Forecasts that came due so far."""
         self.seeded = 0
@@ -92,6 +93,11 @@ class ForecastLog:
         self._lost = [0.0, 0.0]
         self._weight = 0.0
         self._scored_at = 0
+
+    @property
+    def _rows(self) -> Float64Array2D:
+        """Forecasts kept, oldest first; what was realised is NaN until they come due, and 0 where it is not known."""
+        return self._held[self._begin : self._end]
 
     @property
     def har_weight(self) -> float:
@@ -104,27 +110,39 @@ class ForecastLog:
     @property
     def is_empty(self) -> bool:
         """Whether no forecast is kept."""
-        return len(self._rows) == 0
+        return self._begin == self._end
 
     def note(self, made: Scored) -> None:
         """Keep a forecast made after a minute later than those before."""
+        if self._end == len(self._held):  # The newer half moves to the front, so that a row costs little.
+            kept = self._rows.copy()
+            self._held[: len(kept)] = kept
+            self._begin, self._open, self._end = 0, self._open - self._begin, len(kept)
         blend = self.har_weight * made.har + (1.0 - self.har_weight) * made.garch
-        row = [made.at, made.har, made.plain, made.garch, blend, made.rolling, math.nan]
-        self._rows = np.concatenate((self._rows[-(ROWS_MAX - 1) :], np.array([row])))
+        self._held[self._end] = made.at, made.har, made.plain, made.garch, blend, made.rolling, math.nan
+        self._end += 1
+        self._begin = max(self._begin, self._end - ROWS_MAX)
+        self._open = max(self._open, self._begin)
 
     def due(self, newest: int) -> list[int]:
         """Return the minutes after which forecasts were made that have come due by minute ``newest``, oldest first."""
-        open_rows = self._rows[np.isnan(self._rows[:, _REALISED])]
-        return [int(at) for at in open_rows[:, _AT] if at + self.horizon <= newest]
+        due = []
+        for row in range(self._open, self._end):
+            at = int(self._held[row, _AT])
+            if at + self.horizon > newest:
+                break
+            due.append(at)
+        return due
 
-    def mature(self, at: int, realised: float | None) -> None:
-        """Hold the forecast made after minute ``at`` against what was realised; drop it where that is not known or no variance."""
-        place = int(np.searchsorted(self._rows[:, _AT], at))
-        row = self._rows[place]
+    def mature(self, realised: float | None) -> None:
+        """Hold the oldest open forecast against what was realised; it is not scored where that is not known or no variance."""
+        row = self._held[self._open]
+        self._open += 1
         if realised is None or realised <= 0.0 or row[1 + MODELS.index("rolling")] <= 0.0:
-            self._rows = np.delete(self._rows, place, axis=0)
+            row[_REALISED] = 0.0
             return
         row[_REALISED] = realised
+        at = int(row[_AT])
         faded = math.exp(-math.log(2.0) * max(0, at - self._scored_at) / HALF_LIFE_MINUTES)
         for i, model in enumerate(("har", "garch")):
             self._lost[i] = faded * self._lost[i] + qlike(realised, float(row[1 + MODELS.index(model)]))
@@ -133,7 +151,7 @@ class ForecastLog:
 
     def compare(self) -> tuple[dict[str, Comparison], float]:
         """Return every model against what was realised, and the t statistic of the HAR's loss less GARCH's."""
-        rows = self._rows[~np.isnan(self._rows[:, _REALISED])]
+        rows = self._rows[self._rows[:, _REALISED] > 0.0]
         realised, overlap = rows[:, _REALISED], -(-self.horizon // self.cadence)
         lost = {name: losses(realised, rows[:, 1 + i]) for i, name in enumerate(MODELS)}
         compared = {}
@@ -146,10 +164,13 @@ class ForecastLog:
 
     def save(self) -> tuple[list[float], bytes]:
         """Return all of it."""
-        return [float(self.matured), float(self.seeded), *self._lost, self._weight, float(self._scored_at)], self._rows.tobytes()
+        numbers = [self.matured, self.seeded, *self._lost, self._weight, self._scored_at, self._open - self._begin]
+        return [float(one) for one in numbers], self._rows.tobytes()
 
     def load(self, numbers: list[float], rows: bytes) -> None:
         """Replace everything by what ``save`` returned."""
-        self.matured, self.seeded, self._scored_at = int(numbers[0]), int(numbers[1]), int(numbers[5])
-        self._lost, self._weight = numbers[2:4], numbers[4]
-        self._rows = np.frombuffer(rows).reshape(-1, _WIDTH).copy()
+        matured, seeded, har, garch, self._weight, scored_at, opened = numbers
+        self.matured, self.seeded, self._lost, self._scored_at = int(matured), int(seeded), [har, garch], int(scored_at)
+        kept = np.frombuffer(rows).reshape(-1, _WIDTH)
+        self._held[: len(kept)] = kept
+        self._begin, self._open, self._end = 0, int(opened), len(kept)

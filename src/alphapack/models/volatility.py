@@ -311,7 +311,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     """Horizons of which forecasts of the last days are wanted too, made by a fit to what was before them."""
 
 
-class Scored(msgspec.Struct, frozen=True, array_like=True):
+class Scored(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One forecast that can be held against what came."""
 
     at: int
@@ -320,6 +320,8 @@ class Scored(msgspec.Struct, frozen=True, array_like=True):
     plain: float
     garch: float
     rolling: float
+    realised: float | None = None
+    """What came, where that was known when it was made, afterwards, to be scored."""
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
@@ -370,9 +372,11 @@ def _past(grid: MinuteGrid, horizons: Sequence[int]) -> dict[int, list[Scored]]:
         for horizon in horizons:
             if (at + 1) % cadence(horizon) == 0:
                 try:
-                    past[horizon].append(scored_of(forecaster.forecast(grid, at, horizon), at))
+                    made = scored_of(forecaster.forecast(grid, at, horizon), at)
                 except NotEnough:
                     continue
+                came = realised(grid, at, horizon) if at + horizon < grid.end else None
+                past[horizon].append(msgspec.structs.replace(made, realised=came))
     return past
 
 
@@ -401,7 +405,7 @@ def _check(found: Answer) -> None:
         known += [one.cascade.constant, *one.cascade.slopes, *one.plain.params.values()]
     for row in (row for rows in found.scored.values() for row in rows):
         positive += [row.har, row.plain, row.garch]
-        known.append(row.rolling)
+        known += [row.rolling, row.realised or 0.0]
     if not all(0.0 < one < math.inf for one in positive) or not all(math.isfinite(one) for one in known):
         raise ValueError("expected a fit of volatility models in finite numbers, found one without")
     if len(fitted.diurnal.minutes) != DAY or model.alpha < 0.0 or model.beta < 0.0:

@@ -36,7 +36,7 @@ HISTORY = ("sigmaHAR", "sigmaGARCH", "sigma", "realized")
 HISTORY_ROWS = 2_880
 SCORED = (5, 60, 240)
 """Horizons whose forecasts are held against what came."""
-HORIZONS = (1, 5, 15, 60, 240, 1_440)
+HORIZONS = (1, 5, 10, 15, 30, 60, 120, 240, 480, 1_440)
 """Horizons whose regressions come with a fit; others are made from the same minutes when first asked for."""
 CATCH_UP_MINUTES = 60
 """Of minutes that come at once, so many of the newest are forecast one by one."""
@@ -144,11 +144,14 @@ class Volatility:
             self._ctx.emit(WorkFailed(result.request_id, WORK, facts.symbol, facts.failure))
             return
         facts.fit, facts.failure, one.forecaster = answer.fit, "", None
-        grid = self._grid(one)
         for log in one.logs:
-            for made in answer.scored.get(log.horizon, ()):
-                self._mature(log, grid, made.at)
-                log.note(made)
+            past = answer.scored.get(log.horizon, [])
+            if past and log.is_empty:
+                came = {made.at: made.realised for made in past}
+                for made in past:  # As if it had been there: each weight of the blend from what was due by then.
+                    for at in log.due(made.at):
+                        log.mature(came[at])
+                    log.note(made)
                 log.seeded = log.matured
 
     def _is_due(self, facts: _Facts, newest: int, rows: int) -> bool:
@@ -178,7 +181,7 @@ class Volatility:
 
     def _mature(self, log: ForecastLog, grid: MinuteGrid, newest: int) -> None:
         for made in log.due(newest):
-            log.mature(made, volatility.realised(grid, made, log.horizon))
+            log.mature(volatility.realised(grid, made, log.horizon))
 
     def _grid(self, one: _Symbol) -> MinuteGrid:
         """Return the minute returns of a symbol's candles, brought on to the newest."""
