@@ -27,6 +27,7 @@ from alphapack.models.accuracy import MODELS, ForecastLog
 from alphapack.models.cascade import NotEnough
 from alphapack.models.diurnal import DAY, minute_of_week
 from alphapack.models.minutes import MinuteGrid
+from alphapack.services.volatility import SCORED
 from alphapack.shell import candle_files
 
 YARDSTICK = DATA.parent / "yardsticks"
@@ -40,7 +41,8 @@ CANDLES = {
     "BTC June 2022, a crash": "binance_BTCUSDT_1m_20220615-20220719.csv.gz",
     "BTC 2021, with outages": "binance_BTCUSDT_1m_20210326-20210430_gaps.csv.gz",
 }
-HORIZONS = (5, 60, 240, 1_440)
+HORIZONS = (*SCORED, 10_080)
+SHOWN = (*MODELS[:-1], "max", MODELS[-1])
 FIRST_FIT_DAYS = 14
 ROUTE_FITTED = (5, 60, 240, 1_440)
 ROUTE_ROUNDS = 500
@@ -172,7 +174,7 @@ class Walked:
 
     log: ForecastLog
     rows: list[list[float]] = field(default_factory=list)
-    """Realised variance, then the forecast of each of ``MODELS``."""
+    """Realised variance, then the forecast of each of ``SHOWN``."""
     ends: list[int] = field(default_factory=list)
     """Minute after which each of them was made."""
     refused: int = 0
@@ -201,13 +203,14 @@ def walk(path: Path) -> dict[int, Walked]:
             if (at + 1) % one.log.cadence == 0:
                 try:
                     made = forecaster.forecast(grid, at, horizon)
+                    kept = volatility.scored_of(made, at)
                 except NotEnough:
                     one.refused += 1
                     continue
-                weight = one.log.har_weight
-                blend = weight * made.har + (1.0 - weight) * made.garch
-                open_rows[horizon].append((at, [made.har, made.plain, made.garch, blend, made.rolling]))
-                one.log.note(volatility.scored_of(made, at))
+                weight = walked[min(SCORED, key=lambda scored: max(scored, horizon) / min(scored, horizon))].log.har_weight
+                blend, larger = weight * made.har + (1.0 - weight) * made.garch, max(made.har, made.garch)
+                open_rows[horizon].append((at, [kept.har, kept.plain, kept.garch, blend, larger, kept.rolling]))
+                one.log.note(kept)
     return walked
 
 
@@ -215,10 +218,10 @@ def table(walked: dict[int, Walked]) -> Iterator[str]:
     """Yield a line a horizon: each model's mean loss and its t against the rolling variance."""
     for horizon, one in walked.items():
         rows = np.array(one.rows)
-        lost = [accuracy.losses(rows[:, 0], rows[:, 1 + i]) for i in range(len(MODELS))]
+        lost = [accuracy.losses(rows[:, 0], rows[:, 1 + i]) for i in range(len(SHOWN))]
         overlap = -(-horizon // one.log.cadence)
         cells = []
-        for i, name in enumerate(MODELS):
+        for i, name in enumerate(SHOWN):
             t = accuracy.diebold_mariano(lost[i] - lost[-1], overlap)
             cells.append(f"{lost[i].mean():.4f}" + (f" ({t:+.1f})" if name != "rolling" else ""))
         yield f"| {horizon:,} | {len(rows):,} | " + " | ".join(cells) + f" | {one.refused:,} |"
@@ -280,8 +283,8 @@ def main() -> int:
         PICTURE.write_text(draw(walk(DATA / "candles" / CANDLES[DRAWN])[DRAWN_H]))
         return 0
     for name, file in CANDLES.items():
-        print(f"\n{name}\n\n| h, minutes | forecasts | log-HAR | plain HAR | GARCH | blend | rolling day | refused |")
-        print("|---|---|---|---|---|---|---|---|", flush=True)
+        print(f"\n{name}\n\n| h, minutes | forecasts | log-HAR | plain HAR | GARCH | blend | `max` | rolling day | refused |")
+        print("|---|---|---|---|---|---|---|---|---|", flush=True)
         walked = walk(DATA / "candles" / file)
         for line in table(walked):
             print(line, flush=True)

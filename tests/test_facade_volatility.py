@@ -137,8 +137,18 @@ def test_vol_models_refuse_candles_that_are_none(change: Callable[[Float64Array2
         ap.forecast_vol(without(candles(), change), 60)
 
 
+def test_vol_models_take_the_least_number_of_candles_and_no_candle_of_another_century() -> None:
+    rows = candles(10_110)
+    assert all(sigma > 0 for sigma in ap.forecast_vol(rows, 1))
+    with pytest.raises(ValueError, match="1 more are missing"):
+        ap.forecast_vol(rows[1:], 1)
+    rows[-1, 0] += MINUTE_MS * 60 * 24 * 365 * 100
+    with pytest.raises(ValueError, match="expected at least 10,110 one-minute candles"):
+        ap.forecast_vol(rows, 1)
+
+
 def test_vol_models_refuse_too_few_candles_and_other_shapes() -> None:
-    with pytest.raises(ValueError, match=r"expected at least 10,110 one-minute candles .*, found 9,999: 111 more are missing"):
+    with pytest.raises(ValueError, match=r"expected at least 10,110 one-minute candles .*, found 10,000: 110 more are missing"):
         ap.forecast_vol(candles(10_000), 60)
     with pytest.raises(ValueError, match=r"expected candles of shape \(n, 6\) or columns ts_ms, open"):
         ap.forecast_vol(np.ones((500, 5)), 60)

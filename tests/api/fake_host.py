@@ -190,7 +190,7 @@ class FakeHost:
         if symbol != BTC:
             raise NoData("expected forecasts that came due, found none yet")
         score = VolScore(0.2, 0.0, math.nan, 1.0, 0.1, 0.5, None)
-        scores = VolScores(60, 5, 100, 90, -2.5, Blend(0.6, 0.4), {"har": score})
+        scores = VolScores(60, 5, 100, 2, 90, -2.5, Blend(0.6, 0.4), {"har": score})
         return VolAccuracy(symbol, "binance-usdm", 1_700_000_040_000, "QLIKE", [scores])
 
     def sequence(self) -> tuple[int, int]:

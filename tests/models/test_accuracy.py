@@ -87,7 +87,15 @@ def test_vol_models_hold_a_forecast_until_it_is_due_and_drop_what_cannot_be_judg
     log.mature(0.0)
     assert log.due(99) == []
     compared, _ = log.compare()
-    assert log.matured == compared["har"].n == 1
+    assert (log.matured, compared["har"].n, compared["har"].unmoved) == (2, 2, 1)
+
+
+def test_vol_models_count_a_halt_for_no_more_than_it_is() -> None:
+    log = ForecastLog(5, 5)
+    for i in range(100):
+        log.note(scored(5 * i, har=1.0, garch=1.0 if i != 50 else 1e-9))
+        log.mature(1.2)
+    assert 0.5 < log.har_weight < 0.95
 
 
 def test_vol_models_keep_a_bounded_past() -> None:
@@ -105,7 +113,7 @@ def test_vol_models_go_on_from_saved_scores_as_if_nothing_had_been() -> None:
     for log in (one, other):
         for i in range(60):
             log.note(scored(5 * i, har=1.0 + i / 60))
-            for at in log.due(5 * i):
+            for _ in log.due(5 * i):
                 log.mature(1.5)
     other = ForecastLog(10, 5)
     other.load(*one.save())

@@ -151,9 +151,24 @@ def test_vol_models_keep_forecasts_within_what_was_seen() -> None:
     grid = MinuteGrid.of(FIRST, varying())
     fitted = cascade.fit(cascade.sample(grid, np.ones(WEEK)), 60)
     logs = cascade.logs_at(grid, np.ones(WEEK), FIRST + N - 1, 60)
-    assert fitted.predict([log + 50 for log in logs]) == fitted.high
-    assert fitted.predict([log - 50 for log in logs]) == fitted.low
+    assert fitted.predict([log + 50 for log in logs]) == pytest.approx(fitted.high, rel=1e-12)
+    assert fitted.predict([log - 50 for log in logs]) == pytest.approx(fitted.low, rel=1e-12)
     assert 0.0 < fitted.low < fitted.high
+
+
+@given(
+    constant=st.floats(-1e3, 1e3),
+    slopes=st.lists(st.floats(0, 1e3), min_size=1, max_size=8),
+    log=st.floats(-60, 60),
+    smearing=st.floats(1e-3, 1e3),
+    low=st.floats(1e-20, 1e-3),
+    range_=st.floats(1, 1e6),
+)
+def test_vol_models_forecast_within_their_range_whatever_the_slopes(
+    constant: float, slopes: list[float], log: float, smearing: float, low: float, range_: float
+) -> None:
+    fitted = cascade.Cascade(60, tuple(range(1, len(slopes) + 1)), (), constant, tuple(slopes), smearing, low, low * range_, 0.5, 100)
+    assert low <= fitted.predict([log] * len(slopes)) <= low * range_
 
 
 def test_vol_models_forecast_from_windows_without_a_move_but_not_from_a_day_without() -> None:

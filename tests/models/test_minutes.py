@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alphapack.arrays import Float64Array2D
-from alphapack.models.minutes import MINUTE_MS, RETURN_MAX, MinuteGrid
+from alphapack.models.minutes import MINUTE_MS, MINUTES_MAX, RETURN_MAX, MinuteGrid
 
 FIRST = 29_000_000
 
@@ -38,6 +38,11 @@ def test_vol_models_leave_out_an_absurd_candle_and_the_way_back() -> None:
     assert grid.known.tolist() == [0, 0, 0, 1]
     edge = MinuteGrid(candles([0, 1], [100.0, 100.0 * np.exp(RETURN_MAX * 0.999)]))
     assert edge.known.tolist() == [0, 1]
+
+
+def test_vol_models_look_back_no_further_than_they_may() -> None:
+    grid = MinuteGrid(candles([-MINUTES_MAX - 5, 0, 1, 2], [1.0, 100.0, 101.0, 102.0]))
+    assert (grid.first, grid.n) == (FIRST, 3)
 
 
 def test_vol_models_of_no_candles_have_no_minutes() -> None:

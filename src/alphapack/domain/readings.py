@@ -169,7 +169,8 @@ class HarModel(msgspec.Struct, frozen=True):
 class PlainModel(msgspec.Struct, frozen=True):
     """The plain HAR of periods of length h, beside."""
 
-    sigma: float
+    sigma: float | None
+    """None where too little is known of its windows, which are the longest."""
     horizon: int
     lags: list[int]
     params: dict[str, float]
@@ -249,6 +250,8 @@ class VolScores(msgspec.Struct, frozen=True):
     every_minutes: int
     n: int
     """Forecasts that came due and are kept."""
+    unmoved: int
+    """Of them, those after which no price moved: they have no loss, and count for the line."""
     seeded: int
     """Of all that came due, those made by a fit to what was before them when the engine first had enough candles."""
     dm_har_garch: float | None

@@ -19,6 +19,8 @@ MODELS = ("har", "plain", "garch", "blend", "rolling")
 ROWS_MAX = 2_016
 """Forecasts kept of one horizon: a week of them at one every five minutes."""
 HALF_LIFE_MINUTES = 1_440.0
+LOSS_MAX = 10.0
+"""A forecast counts at most so much in the weights of a blend: one halt of a market must not settle them for a month."""
 MATURED_MIN = 48
 """Fewer forecasts that have come due say nothing about which model is to be believed."""
 _AT, _REALISED = 0, 1 + len(MODELS)
@@ -29,6 +31,8 @@ class Comparison(NamedTuple):
     """One model against what was realised, and against the last day's mean."""
 
     n: int
+    unmoved: int
+    """Of them, those after which no price moved: they count for the line, and have no loss."""
     qlike: float
     intercept: float
     intercept_error: float
@@ -96,7 +100,7 @@ class ForecastLog:
 
     @property
     def _rows(self) -> Float64Array2D:
-        """Forecasts kept, oldest first; what was realised is NaN until they come due, and 0 where it is not known."""
+        """Forecasts kept, oldest first; what was realised is NaN until they come due, and -1 where it is not known."""
         return self._held[self._begin : self._end]
 
     @property
@@ -135,31 +139,53 @@ class ForecastLog:
         return due
 
     def mature(self, realised: float | None) -> None:
-        """Hold the oldest open forecast against what was realised; it is not scored where that is not known or no variance."""
+        """Hold the oldest open forecast against what was realised; None: that is not known."""
         row = self._held[self._open]
         self._open += 1
-        if realised is None or realised <= 0.0 or row[1 + MODELS.index("rolling")] <= 0.0:
-            row[_REALISED] = 0.0
+        if realised is None or row[1 + MODELS.index("rolling")] <= 0.0:
+            row[_REALISED] = -1.0
             return
         row[_REALISED] = realised
         at = int(row[_AT])
+        self.matured += 1
+        if realised <= 0.0:
+            return
         faded = math.exp(-math.log(2.0) * max(0, at - self._scored_at) / HALF_LIFE_MINUTES)
         for i, model in enumerate(("har", "garch")):
-            self._lost[i] = faded * self._lost[i] + qlike(realised, float(row[1 + MODELS.index(model)]))
+            lost = min(LOSS_MAX, qlike(realised, float(row[1 + MODELS.index(model)])))
+            self._lost[i] = faded * self._lost[i] + lost
         self._weight = faded * self._weight + 1.0
-        self._scored_at, self.matured = at, self.matured + 1
+        self._scored_at = at
+
+    def seed(self, past: list[Scored]) -> None:
+        """Put forecasts that were made afterwards before those that are kept, as if they had been there all the time."""
+        kept = self._rows.tolist()
+        first = kept[0][_AT] if kept else math.inf
+        rows = [(made, made.realised) for made in past if made.at < first]
+        seeds = len(rows)
+        for at, har, plain, garch, _, rolling, realised in kept:
+            rows.append((Scored(int(at), har, plain, garch, rolling), realised if realised >= 0.0 else None))
+        came = {made.at: realised for made, realised in rows}
+        self.__init__(self.horizon, self.cadence)  # type: ignore[misc]
+        for i, (made, _) in enumerate(rows):
+            for at in self.due(made.at):
+                self.mature(came[at])
+            if i <= seeds:
+                self.seeded = self.matured
+            self.note(made)
 
     def compare(self) -> tuple[dict[str, Comparison], float]:
         """Return every model against what was realised, and the t statistic of the HAR's loss less GARCH's."""
-        rows = self._rows[self._rows[:, _REALISED] > 0.0]
+        known = self._rows[self._rows[:, _REALISED] >= 0.0]
+        rows = known[known[:, _REALISED] > 0.0]
         realised, overlap = rows[:, _REALISED], -(-self.horizon // self.cadence)
         lost = {name: losses(realised, rows[:, 1 + i]) for i, name in enumerate(MODELS)}
         compared = {}
         for i, name in enumerate(MODELS):
-            line = mincer_zarnowitz(rows[:, 1 + i], realised, overlap)
+            line = mincer_zarnowitz(known[:, 1 + i], known[:, _REALISED], overlap)
             t = diebold_mariano(lost[name] - lost["rolling"], overlap)
             mean = float(np.mean(lost[name])) if len(rows) else math.nan
-            compared[name] = Comparison(len(rows), mean, *line, t)
+            compared[name] = Comparison(len(known), len(known) - len(rows), mean, *line, t)
         return compared, diebold_mariano(lost["har"] - lost["garch"], overlap)
 
     def save(self) -> tuple[list[float], bytes]:

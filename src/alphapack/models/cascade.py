@@ -80,10 +80,11 @@ class Cascade(msgspec.Struct, frozen=True, array_like=True):
 
     def predict(self, logs: list[float]) -> float:
         """Return the mean variance of the next ``horizon`` minutes from the logarithms of the windows, as ``Windows`` has them."""
-        total = self.constant
+        total = self.constant + math.log(self.smearing)
         for slope, log in zip(self.slopes, logs, strict=True):
             total += slope * log
-        return min(max(math.exp(total) * self.smearing, self.low), self.high)
+        total = min(max(total, math.log(self.low)), math.log(self.high))  # A steep slope may lead beyond what exp can take.
+        return min(max(math.exp(total), self.low), self.high)
 
 
 def lags_of(horizon: int) -> tuple[int, ...]:

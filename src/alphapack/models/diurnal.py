@@ -21,6 +21,8 @@ DAYS_MIN = 5
 DAY_COVERAGE = 0.9
 SHARE_MAX = 20.0
 """One minute's part in its day, in mean minutes, is counted up to here: a single jump must not draw a bump."""
+FACTOR_MIN = 0.05
+"""Least factor of a minute against the mean: where hardly anything is traded, one trade must not weigh like a hundred."""
 WEEKEND_T2 = 4.0
 """The weekend's factor is shrunk by ``t^2 / (t^2 + 4)``: a month has eight such days."""
 WEEKEND_LOG_MAX = 1.5
@@ -71,6 +73,7 @@ def fit(grid: MinuteGrid) -> Diurnal:
     seen = known[whole].sum(axis=0)
     profile = np.divide(shares.sum(axis=0), seen, out=np.zeros(DAY), where=seen > 0)
     day = np.exp(_log_profile(profile, seen.astype(np.float64)))
+    day = np.maximum(day / day.mean(), FACTOR_MIN)
     day /= day.mean()
     adjusted = (squares / day).sum(axis=1)[whole] / counts[whole]
     weekend = _weekend(np.log(adjusted), days[whole] % 7 >= 5)

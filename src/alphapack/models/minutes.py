@@ -11,6 +11,8 @@ from alphapack.arrays import Float64Array1D, Float64Array2D, Uint8Array1D
 from alphapack.kernels import variance
 
 MINUTE_MS = 60_000
+MINUTES_MAX = 64 * 1_440
+"""A grid begins at most so long before its newest minute: one stray time must not make it as long as the years between."""
 RETURN_MAX = 0.5
 """A price that changes by a factor of 1.65 within a minute is taken for an error of the data, not for volatility."""
 
@@ -19,7 +21,9 @@ class MinuteGrid:
     """Returns of ``first .. end - 1``, minutes of the epoch."""
 
     def __init__(self, rows: Float64Array2D) -> None:
-        """Take candles, oldest first, one a minute at most."""
+        """Take candles, oldest first, one a minute at most; those of the newest ``MINUTES_MAX`` count."""
+        if len(rows) and rows[-1, 0] - rows[0, 0] >= MINUTES_MAX * MINUTE_MS:
+            rows = rows[rows[:, 0] > rows[-1, 0] - MINUTES_MAX * MINUTE_MS]
         self._last: Float64Array2D = rows[-1:].copy()
         n = 0 if len(rows) == 0 else int(rows[-1, 0] - rows[0, 0]) // MINUTE_MS + 1
         self.first = int(rows[0, 0]) // MINUTE_MS if len(rows) else 0

@@ -23,7 +23,7 @@ HORIZON_MAX = WEEK
 SAMPLE_MINUTES = 30 * DAY
 """A fit looks at the newest thirty days."""
 MINUTES_MIN = WEEK + TARGETS_MIN
-"""Known minutes without which there is no direct fit of even one minute."""
+"""Minutes of candles without which there is no direct fit of even one minute."""
 PLAIN_PERIODS = (1, 5, 22)
 PERSISTENCE_MAX = 0.9999
 """GARCH's alpha + beta in forecasts of more than one minute."""
@@ -81,7 +81,8 @@ class Forecast(msgspec.Struct, frozen=True):
 
     horizon: int
     har: float
-    plain: float
+    plain: float | None
+    """None where too little is known of its windows, which are longer."""
     garch: float
     rolling: float
     """The last day's mean, for comparison."""
@@ -99,12 +100,12 @@ def check_horizon(horizon: int) -> int:
     return int(horizon)
 
 
-def check_enough(known: int) -> None:
-    """Raise ``NotEnough`` where there are too few known minutes for any fit."""
-    if known < MINUTES_MIN:
+def check_enough(candles: int) -> None:
+    """Raise ``NotEnough`` where there are too few candles for any fit."""
+    if candles < MINUTES_MIN:
         raise NotEnough(
-            f"expected at least {MINUTES_MIN:,} one-minute candles (a week and {TARGETS_MIN} minutes), found {known:,}: "
-            f"{MINUTES_MIN - known:,} more are missing"
+            f"expected at least {MINUTES_MIN:,} one-minute candles (a week and {TARGETS_MIN} minutes), found {candles:,}: "
+            f"{MINUTES_MIN - candles:,} more are missing"
         )
 
 
@@ -123,11 +124,11 @@ def fit(grid: MinuteGrid, horizons: Sequence[int], start: garch.Parameters | Non
     Raises
     ------
     NotEnough
-        Fewer than ``MINUTES_MIN`` known minutes, or prices that hardly move.
+        Fewer than ``MINUTES_MIN`` minutes, too many of them not known, or prices that hardly move.
     """
     grid = sample_of(grid)
+    check_enough(grid.n)
     n = grid.known_n
-    check_enough(n)
     known = grid.known.astype(bool)
     squares = grid.returns * grid.returns
     if np.count_nonzero(squares) < MINUTES_MIN // 100:
@@ -191,9 +192,21 @@ def _longest(prefix: cascade.Sample, horizon: int) -> Cascade:
 
 
 def _plain(grid: MinuteGrid, horizon: int) -> Har:
-    lags = tuple(periods * horizon for periods in PLAIN_PERIODS)
-    step = max(1, horizon // cascade.ROWS_A_HORIZON)
-    return har.fit(grid.returns * grid.returns, lags, "plain", horizon=horizon, step=step, valid=grid.known)
+    """Fit the plain regression as ``_longest`` does the cascade."""
+    squares = grid.returns * grid.returns
+    while True:
+        lags = tuple(periods * horizon for periods in PLAIN_PERIODS)
+        step = max(1, horizon // cascade.ROWS_A_HORIZON)
+        try:
+            found = har.fit(squares, lags, "plain", horizon=horizon, step=step, valid=grid.known)
+            if -(-found.n * step // horizon) >= TARGETS_MIN:
+                return found
+            short = f"expected {TARGETS_MIN} spans of {horizon:,} minutes, nine tenths of each known, found fewer"
+        except ValueError as error:
+            short = str(error)
+        if horizon == 1:
+            raise NotEnough(f"the plain regression: {short}")
+        horizon = max(1, 3 * horizon // 4)
 
 
 class Forecaster:
@@ -222,6 +235,8 @@ class Forecaster:
 
     def variance(self, grid: MinuteGrid, at: int) -> float:
         """Return GARCH's adjusted variance of the minute after ``at``, which is not before the fit's end."""
+        if at < self.fit.asof:
+            raise NotEnough("expected candles up to the newest minute of the fit, found that they end before it")
         if at < self._at:
             self._variance, self._at = self.fit.garch.next_variance, self.fit.asof
         span = slice(self._at + 1 - grid.first, at + 1 - grid.first)
@@ -237,32 +252,41 @@ class Forecaster:
         """Forecast minutes ``at + 1 .. at + horizon``; ``NotEnough`` where too little is known of the minutes up to ``at``."""
         pair = self.direct(grid, horizon)
         begin = minute_of_week(at + 1)
+        total = float(self._sums[begin + horizon] - self._sums[begin])
         level = pair.cascade.predict(cascade.logs_at(grid, self._weights, at, pair.cascade.horizon))
         level = _brought_on(level, self.fit.mean_adjusted, pair.cascade.horizon, horizon, pair.cascade.persistence)
-        plain = _brought_on(_plain_level(grid, at, pair.plain), self.fit.mean, pair.plain.horizon, horizon, pair.plain.persistence)
-        model = self.fit.garch
-        cap = PERSISTENCE_MAX if horizon > 1 else None
-        factors = self._twice[begin : begin + horizon]
+        plain = _plain_level(grid, at, pair.plain)
+        if plain is not None:
+            plain = horizon * _brought_on(plain, self.fit.mean, pair.plain.horizon, horizon, pair.plain.persistence)
         variance = self.variance(grid, at)
-        aggregate = garch.weighted_aggregate(variance, model.omega, model.alpha, model.beta, factors, cap)
         day = cascade.windows(grid, _FLAT, at, (DAY,)).tolist()
         return Forecast(
             horizon=horizon,
-            har=level * float(self._sums[begin + horizon] - self._sums[begin]),
-            plain=plain * horizon,
-            garch=aggregate,
+            har=level * total,
+            plain=plain,
+            garch=min(max(self._aggregate(variance, begin, horizon), pair.cascade.low * total), pair.cascade.high * total),
             rolling=day[0][0] / day[1][0] * horizon,
             extrapolated=pair.cascade.horizon < horizon,
             next_variance=variance,
             direct=pair,
         )
 
+    def _aggregate(self, variance: float, begin: int, horizon: int) -> float:
+        """Return GARCH's variance of the next ``horizon`` minutes, the first of which has the place ``begin`` in its week."""
+        model, factors = self.fit.garch, self._twice[begin : begin + horizon]
+        omega, beta = model.omega, model.beta
+        if horizon > 1 and model.persistence > PERSISTENCE_MAX:
+            # What hardly reverts states no level of its own: it reverts to the mean of the sample.
+            beta = max(0.0, PERSISTENCE_MAX - model.alpha)
+            omega = self.fit.mean_adjusted * max(0.0, 1.0 - model.alpha - beta)
+        return garch.weighted_aggregate(variance, omega, model.alpha, beta, factors)
 
-def _plain_level(grid: MinuteGrid, at: int, fitted: Har) -> float:
+
+def _plain_level(grid: MinuteGrid, at: int, fitted: Har) -> float | None:
     sums = cascade.windows(grid, _FLAT, at, tuple(fitted.lags)).tolist()
     for lag, count in zip(fitted.lags, sums[1], strict=True):
         if count < cascade.COVERAGE_SERVED * lag:
-            raise NotEnough(f"expected candles of at least half of the last {lag:,} minutes, found {int(count):,}")
+            return None
     return fitted.predict(np.array([total / count for total, count in zip(sums[0], sums[1], strict=True)]))
 
 
@@ -333,7 +357,7 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
 
 _request = msgspec.msgpack.Decoder(Request)
 _answer = msgspec.msgpack.Decoder(Answer)
-SCORED_MINUTES = 3 * DAY
+SCORED_MINUTES = 2 * DAY
 
 
 def cadence(horizon: int) -> int:
@@ -381,7 +405,9 @@ def _past(grid: MinuteGrid, horizons: Sequence[int]) -> dict[int, list[Scored]]:
 
 
 def scored_of(made: Forecast, at: int) -> Scored:
-    """Return what is kept of a forecast made after minute ``at``."""
+    """Return what is kept of a forecast made after minute ``at``; ``NotEnough`` where not all models have one."""
+    if made.plain is None:
+        raise NotEnough("expected a forecast of the plain regression, found too little known for it")
     return Scored(at, made.har, made.plain, made.garch, made.rolling)
 
 

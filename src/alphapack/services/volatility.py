@@ -7,6 +7,7 @@ estimated: a forecast is a function of the last fit and of the minutes since, so
 import math
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 
@@ -20,7 +21,7 @@ from alphapack.models import volatility
 from alphapack.models.accuracy import Comparison, ForecastLog
 from alphapack.models.cascade import NotEnough
 from alphapack.models.history import History
-from alphapack.models.minutes import MINUTE_MS, MinuteGrid
+from alphapack.models.minutes import MINUTE_MS, MINUTES_MAX, MinuteGrid
 from alphapack.models.volatility import MINUTES_MIN, WORK, Fit, Forecaster
 
 TIMER = "volatility"
@@ -34,7 +35,7 @@ CONTEXT_HORIZON = 5
 HISTORY_HORIZON = 60
 HISTORY = ("sigmaHAR", "sigmaGARCH", "sigma", "realized")
 HISTORY_ROWS = 2_880
-SCORED = (5, 60, 240)
+SCORED = (5, 60, 240, 1_440)
 """Horizons whose forecasts are held against what came."""
 HORIZONS = (1, 5, 10, 15, 30, 60, 120, 240, 480, 1_440)
 """Horizons whose regressions come with a fit; others are made from the same minutes when first asked for."""
@@ -125,7 +126,7 @@ class Volatility:
         if facts.awaited or len(rows) < MINUTES_MIN:
             return
         facts.asked_minute, facts.asked_rows = int(rows[-1, 0]) // MINUTE_MS, len(rows)
-        scored = [log.horizon for log in one.logs if log.is_empty]
+        scored = [log.horizon for log in one.logs if not log.seeded]
         facts.awaited = self._ctx.request(WORK, volatility.request(self._grid(one), symbol, HORIZONS, facts.fit, scored))
 
     def on_result(self, result: Result) -> None:
@@ -137,7 +138,7 @@ class Volatility:
         facts.awaited = 0
         try:
             if not result.ok:
-                raise ValueError(result.body.decode(errors="replace"))
+                raise ValueError(result.body.decode(errors="replace").removeprefix("NotEnough: "))
             answer = volatility.answer(result.body)
         except ValueError as error:
             facts.failure = str(error)[:REASON_LENGTH_MAX]
@@ -145,14 +146,8 @@ class Volatility:
             return
         facts.fit, facts.failure, one.forecaster = answer.fit, "", None
         for log in one.logs:
-            past = answer.scored.get(log.horizon, [])
-            if past and log.is_empty:
-                came = {made.at: made.realised for made in past}
-                for made in past:  # As if it had been there: each weight of the blend from what was due by then.
-                    for at in log.due(made.at):
-                        log.mature(came[at])
-                    log.note(made)
-                log.seeded = log.matured
+            if past := answer.scored.get(log.horizon):
+                log.seed(past)
 
     def _is_due(self, facts: _Facts, newest: int, rows: int) -> bool:
         if rows < MINUTES_MIN:
@@ -167,11 +162,12 @@ class Volatility:
             forecaster = self._forecaster(one)
             near = forecaster.forecast(grid, at, CONTEXT_HORIZON)
             hour = forecaster.forecast(grid, at, HISTORY_HORIZON)
-            for log in one.logs:
-                if (at + 1) % log.cadence == 0:
-                    log.note(volatility.scored_of(forecaster.forecast(grid, at, log.horizon), at))
         except NotEnough:
             return
+        for log in one.logs:
+            if (at + 1) % log.cadence == 0:
+                with suppress(NotEnough):
+                    log.note(volatility.scored_of(forecaster.forecast(grid, at, log.horizon), at))
         self._ctx.observe(_pair.pack(near.har, near.garch))
         weight = one.log_of(HISTORY_HORIZON).har_weight
         sigma = volatility.sigma(self._ctx.settings.volatility_rule, hour.har, hour.garch, weight)
@@ -187,9 +183,10 @@ class Volatility:
         """Return the minute returns of a symbol's candles, brought on to the newest."""
         symbol = one.facts.symbol
         rows, version = self._rows(symbol), self._version(symbol)
-        if one.grid is None or version != one.version or one.grid.n > 2 * len(rows) + volatility.SAMPLE_MINUTES:
+        newest = int(rows[-1, 0]) // MINUTE_MS if len(rows) else 0
+        if one.grid is None or version != one.version or newest - one.grid.first >= 2 * MINUTES_MAX:
             one.grid, one.version, one.forecaster = MinuteGrid(rows), version, None
-        elif len(rows) and rows[-1, 0] >= one.grid.end * MINUTE_MS:
+        elif newest >= one.grid.end:
             one.grid.extend(rows[rows[:, 0].searchsorted(one.grid.end * MINUTE_MS) :])
         return one.grid
 
@@ -238,6 +235,8 @@ class Volatility:
         assert fit is not None
         rule, weight = self._ctx.settings.volatility_rule, one.log_of(horizon).har_weight
         har = made.plain if variant == "plain" else made.har
+        if har is None:
+            raise NotEnough(f"expected candles of at least half of the last {made.direct.plain.lags[-1]:,} minutes, found fewer")
         sigmas = [math.sqrt(har), math.sqrt(made.garch), volatility.sigma(rule, har, made.garch, weight)]
         yearly = math.sqrt(YEAR_MINUTES / horizon)
         cascade, plain, model = made.direct.cascade, made.direct.plain, fit.garch
@@ -262,7 +261,7 @@ class Volatility:
                 if variant == "plain"
                 else readings.HarModel("log", cascade.horizon, list(cascade.lags), cascade.params, cascade.r2, cascade.n),
                 har_plain=readings.PlainModel(
-                    sigma=math.sqrt(made.plain),
+                    sigma=math.sqrt(made.plain) if made.plain is not None else None,
                     horizon=plain.horizon,
                     lags=list(plain.lags),
                     params=plain.params,
@@ -329,6 +328,7 @@ def _scores(log: ForecastLog) -> readings.VolScores:
         h=log.horizon,
         every_minutes=log.cadence,
         n=next(iter(compared.values())).n,
+        unmoved=next(iter(compared.values())).unmoved,
         seeded=log.seeded,
         dm_har_garch=_finite(har_garch),
         blend=readings.Blend(log.har_weight, 1.0 - log.har_weight),

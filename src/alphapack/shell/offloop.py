@@ -5,6 +5,7 @@ delay after the request, so that the outcome does not depend on the machine. A r
 the recorded answers are among its inputs.
 """
 
+import asyncio
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -58,12 +59,16 @@ class Worker:
 
 
 class Delayed:
-    """Work of a recording: each answer enters a fixed delay of the recording's own time after its request."""
+    """Work of a recording: each answer enters a fixed delay of the recording's own time after its request.
+
+    It is done on a thread meanwhile. The thread ends with the process, or when nobody has this any more.
+    """
 
     def __init__(self, engine: Engine, works: Mapping[str, Work], delay_ns: int) -> None:
         """Stand ready, with what the engine had asked for before it was saved and never got."""
         self._engine, self._works, self._delay_ns = engine, works, delay_ns
-        self._waiting: list[tuple[int, int, str, bytes]] = []
+        self._waiting: list[tuple[int, int, str, Future[tuple[bool, bytes]]]] = []
+        self._pool: ThreadPoolExecutor | None = None
         for request_id, asked in engine.outstanding.items():
             self._wait(request_id, asked)
 
@@ -76,13 +81,27 @@ class Delayed:
     def answers(self, ts_ns: int) -> Iterator[Result]:
         """Yield the answers that are due at or before ``ts_ns``; each must be stepped before the next is drawn."""
         while self._waiting and self._waiting[0][0] <= ts_ns:
-            due_ns, request_id, work, body = heapq.heappop(self._waiting)
+            due_ns, request_id, work, answer = heapq.heappop(self._waiting)
             at_ns = max(due_ns, self._engine.now_ns)  # The timer that asked may have fired late.
-            yield Result(self._engine.seq + 1, at_ns, request_id, work, *done(self._works[work], body))
+            yield Result(self._engine.seq + 1, at_ns, request_id, work, *answer.result())
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether any answer is still to come."""
+        return bool(self._waiting)
+
+    async def ready(self, ts_ns: int) -> None:
+        """Return once ``answers`` has nothing to wait for, so that the loop has its turns meanwhile."""
+        for due_ns, _, _, answer in tuple(self._waiting):
+            if due_ns <= ts_ns and not answer.done():
+                await asyncio.wrap_future(answer)
 
     def _wait(self, request_id: int, asked: Asked) -> None:
         if asked.work in self._works:
-            heapq.heappush(self._waiting, (asked.ts_ns + self._delay_ns, request_id, asked.work, asked.body))
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="alphapack-work")
+            answer = self._pool.submit(done, self._works[asked.work], asked.body)
+            heapq.heappush(self._waiting, (asked.ts_ns + self._delay_ns, request_id, asked.work, answer))
 
 
 def steps(engine: Engine, inputs: Iterable[AnyInput], works: Mapping[str, Work], delay_ns: int) -> Iterator[tuple[AnyInput, list[Record]]]:

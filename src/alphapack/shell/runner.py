@@ -235,7 +235,11 @@ class Runner:
                     raise NotReady(f"{_STOPPING}; {frames:,} frames of this request were taken")
                 if not line:
                     continue
-                self._take(Frame(self.engine.seq + 1, self._now_ns(), venue, symbol, line))
+                try:
+                    self._take(Frame(self.engine.seq + 1, self._now_ns(), venue, symbol, line))
+                except Exception as error:  # A state that is half stepped is none to go on from, whoever sent the frame.
+                    self._fail(error)
+                    raise
                 frames += 1
                 if self.engine.rejection is not None:
                     rejected_count += 1
@@ -287,6 +291,8 @@ class Runner:
                 await asyncio.sleep(0)
                 await self.disk()
                 until = time.perf_counter() + SLICE_S
+            if delayed.is_waiting:
+                await delayed.ready(entry.ts_ns)
             for answer in delayed.answers(entry.ts_ns):
                 delayed.note(self._take(answer))
             seq = self.engine.seq + 1
@@ -560,7 +566,8 @@ class Runner:
         try:
             return self.engine.volatility.forecast(symbol, horizon, variant, candles.sources(symbol), candles.shift_ms(symbol))
         except NotEnough as error:
-            raise NoData(str(error)) from None
+            load = "; a recording is served: --history FILE loads the candles before it" if self.clock is None else ""
+            raise NoData(f"{error}{load}") from None
 
     def vol_accuracy(self, symbol: str) -> readings.VolAccuracy:
         """Return how good the forecasts of volatility have been."""
