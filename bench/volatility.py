@@ -182,7 +182,9 @@ class Walked:
 
 def walk(path: Path) -> dict[int, Walked]:
     """Walk through a file of candles, as the engine does but with a fit a day."""
-    grid = MinuteGrid(candle_files.read(path))
+    rows = candle_files.read(path)
+    grid = MinuteGrid(rows[:1])
+    grid.extend(rows[1:])  # All of them, which is longer than an engine looks back.
     walked = {horizon: Walked(ForecastLog(horizon, volatility.cadence(horizon))) for horizon in HORIZONS}
     open_rows: dict[int, list[tuple[int, list[float]]]] = {horizon: [] for horizon in HORIZONS}
     forecaster: volatility.Forecaster | None = None
