@@ -13,6 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from alphapack.arrays import Float64Array1D, Float64Array2D
+from alphapack.kernels import har as kernels
 from alphapack.models import har
 from alphapack.models.har import Har, Variant
 
@@ -495,3 +496,4 @@ def test_vol_models_har_lag_covers_the_overlap(n: int, horizon: int, lag: int) -
 
 def test_vol_models_har_kernels_can_be_made_ready() -> None:
     har.warm()
+    assert all(getattr(kernel, "signatures", True) for kernel in (kernels.gather, kernels.errors)), "each is compiled"

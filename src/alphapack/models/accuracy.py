@@ -89,6 +89,10 @@ class ForecastLog:
     def __init__(self, horizon: int, cadence: int) -> None:
         self.horizon, self.cadence = horizon, cadence
         self._held: Float64Array2D = np.empty((2 * ROWS_MAX, _WIDTH))
+        self._clear()
+
+    def _clear(self) -> None:
+        """Begin without a forecast."""
         self._begin = self._open = self._end = 0
         self.matured = 0
         """Forecasts that came due so far."""
@@ -166,7 +170,7 @@ class ForecastLog:
         for at, har, plain, garch, _, rolling, realised in kept:
             rows.append((Scored(int(at), har, plain, garch, rolling), realised if realised >= 0.0 else None))
         came = {made.at: realised for made, realised in rows}
-        self.__init__(self.horizon, self.cadence)  # type: ignore[misc]
+        self._clear()
         for i, (made, _) in enumerate(rows):
             for at in self.due(made.at):
                 self.mature(came[at])
