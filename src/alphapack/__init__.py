@@ -4,13 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from alphapack.facade import forecast_vol, garch, har, replay
+    from alphapack.facade import chain, forecast_vol, garch, har, implied_vol, replay, smile
 
     __version__: str
 
-__all__ = ["__version__", "forecast_vol", "garch", "har", "replay"]
+__all__ = ["__version__", "chain", "forecast_vol", "garch", "har", "implied_vol", "replay", "smile"]
 
-_HOMES = dict.fromkeys(("forecast_vol", "garch", "har", "replay"), "alphapack.facade")
+_HOMES = dict.fromkeys((name for name in __all__ if name != "__version__"), "alphapack.facade")
 
 # Importing is light: a name loads its module, and with it the kernels, when it is first asked for. Hidden from type
 # checkers, which would otherwise take every misspelt name for a public one.

@@ -17,14 +17,14 @@ import structlog
 from alphapack import jit
 from alphapack.api import server
 from alphapack.config import Settings, masked
-from alphapack.domain.events import Record
+from alphapack.domain.events import Record, SmileChanged, WorkFailed
 from alphapack.domain.feeds import FeedPlan, UnknownVenue
 from alphapack.domain.inputs import AnyInput, CoreSettings, Frame, History
 from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, SIMULATOR, BinanceMarket, name_of, symbol_id, venue_of
 from alphapack.domain.readings import SymbolHealth
 from alphapack.domain.simulation import SimulationRefused
 from alphapack.engine.engine import Engine
-from alphapack.models import book, microprice, simulator, volatility
+from alphapack.models import book, chain, microprice, simulator, volatility
 from alphapack.services.microstructure import MICROPRICE
 from alphapack.shell import captures, folders, offloop, recorder
 from alphapack.shell.candle_files import CandleFileError, load
@@ -51,7 +51,7 @@ PROGRESS_EVERY = 2_000
 CLOSE_TIMEOUT_S = 20.0
 SWITCH_S = 0.0005
 """How long the committer's thread may keep the interpreter while the loop wants it (Python's own 5 ms is our whole budget)."""
-WORKS: Mapping[str, offloop.Work] = {MICROPRICE: microprice.work, volatility.WORK: volatility.work}
+WORKS: Mapping[str, offloop.Work] = {MICROPRICE: microprice.work, volatility.WORK: volatility.work, chain.WORK: chain.work}
 """Off-loop work that a recording has means for. Its snapshots are in it."""
 
 _log = structlog.get_logger("alphapack")
@@ -80,6 +80,19 @@ class ReplaySummary(msgspec.Struct, frozen=True):
     complaints: int
     symbols: dict[str, SymbolHealth]
     kinds: dict[str, dict[str, int]]
+    chains: dict[str, "ChainSummary"]
+    """Of each base asset with option chains."""
+
+
+class ChainSummary(msgspec.Struct):
+    """What the option chains of one base asset came to."""
+
+    chains: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    failed: int = 0
+    """Chains that could not be read."""
+    last: SmileChanged | None = None
 
 
 def record_of(paths: list[Path], settings: Settings, venue: str | None, complain: Callable[[str], None]) -> captures.Recording:
@@ -107,9 +120,12 @@ def replay(
     book.warm()
     engine, recording = build(), record_of(paths, settings, venue, complain)
     frames, first_ns = 0, 0
+    chains: dict[str, ChainSummary] = {}
     clock = SystemClock()
     started_ns = clock.now_ns()
-    for entry, _ in steps(engine, recording):
+    for entry, records in steps(engine, recording):
+        for record in records:
+            _count_chain(chains, record)
         if type(entry) is Frame:
             frames += 1
         if not first_ns:
@@ -132,7 +148,17 @@ def replay(
         complaints=recording.complaints,
         symbols=symbols,
         kinds={name: market.kinds(name) for name in market.symbols()},
+        chains=chains,
     )
+
+
+def _count_chain(chains: dict[str, ChainSummary], record: Record) -> None:
+    if isinstance(record, SmileChanged):
+        one = chains.setdefault(record.symbol, ChainSummary())
+        one.chains, one.accepted, one.rejected = one.chains + 1, one.accepted + record.accepted, one.rejected + record.rejected
+        one.last = record
+    elif isinstance(record, WorkFailed) and record.work == chain.WORK:
+        chains.setdefault(record.symbol, ChainSummary()).failed += 1
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -178,7 +204,7 @@ def recorded(
         await runner.play(recording, speed, lambda reason: recording.reject(reason, runner.engine.seq), WORKS, WORK_DELAY_NS)
 
     text = f"capture {', '.join(path.name for path in recording.capture.paths)}"
-    return Source(folder, text, recording.capture.names[0][0], follow)
+    return Source(folder, text, next((venue for venue, _ in recording.capture.names), ""), follow)
 
 
 def _history_of(capture: captures.Capture, core: CoreSettings, files: Sequence[str], shifted: bool) -> list[History]:

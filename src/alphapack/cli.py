@@ -296,9 +296,11 @@ def replay(
     json: Annotated[bool, Parameter(help="Print one JSON document in place of tables.", negative=())] = False,
     common: Common = Common(),
 ) -> int:
-    """Replay captures or a journal as fast as the machine allows; print counts, gaps, digest and events/s.
+    """Replay captures, files of option chains, or a journal, as fast as the machine allows; print counts, gaps, digest and events/s.
 
     Example: `alphapack replay binance-usdm_BTCUSDT_20240808.raw.gz`
+
+    Option chains, as CSV, Parquet or JSON: `alphapack replay deribit_chains_2026.csv.xz`
     """
     effective = common.read(capture__venue=venue, core__symbols=_full_names(symbols, paths, venue) or None)
     _check_files(paths)
@@ -313,7 +315,7 @@ def replay(
         print(msgspec.json.encode(_summary_document(summary)).decode())
     else:
         _print_summary(summary)
-    if not summary.symbols:
+    if not summary.symbols and not summary.chains:
         return _fail(FAILED, f"none of {summary.frames:,} frames could be used; is the venue right?")
     return DONE
 
@@ -498,6 +500,7 @@ def _code_of(error: Exception) -> int | None:
     from alphapack.domain.simulation import SimulationRefused
     from alphapack.shell.candle_files import CandleFileError
     from alphapack.shell.captures import CaptureError
+    from alphapack.shell.chain_files import ChainFileError
     from alphapack.shell.convert import ConversionError
     from alphapack.shell.folders import AlreadyRunning, FolderError
     from alphapack.shell.journal import JournalError, JournalLocked
@@ -508,7 +511,7 @@ def _code_of(error: Exception) -> int | None:
 
     usage = (
         *(CaptureError, ConversionError, FolderError, AlreadyRunning, JournalLocked, RefusedBind, CannotListen),
-        *(UnknownSymbol, UnknownVenue, SimulationRefused, TapeError, CandleFileError),
+        *(UnknownSymbol, UnknownVenue, SimulationRefused, TapeError, CandleFileError, ChainFileError),
     )
     if isinstance(error, usage):
         return USAGE
@@ -638,18 +641,24 @@ def _summary_document(summary: "ReplaySummary") -> dict[str, object]:
         "symbols": {
             name: {**msgspec.to_builtins(health), "kinds": summary.kinds.get(name, {})} for name, health in summary.symbols.items()
         },
+        "chains": msgspec.to_builtins(summary.chains),
     }
 
 
 def _print_summary(summary: "ReplaySummary") -> None:
-    from rich.console import Console
-    from rich.table import Table
+    if summary.symbols or not summary.chains:
+        _print_books(summary)
+    if summary.chains:
+        _print_chains(summary)
+    rate = _rate(summary)
+    speed = f"{rate:,.0f} events/s" if rate is not None and math.isfinite(rate) else "no rate"
+    print(f"inputs {summary.inputs:,}, frames {summary.frames:,}, complaints {summary.complaints:,}")
+    print(f"span {summary.span_s:,.1f} s in {summary.seconds:.2f} s, {speed}")
+    print(f"digest {summary.digest}")
 
-    table = Table(box=None, padding=(0, 1, 0, 0))
-    table.add_column("symbol", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    for name in ("gaps", "crossed", "resyncs", "doubles", "checked", "differ", "rejected", "missed"):
-        table.add_column(name, justify="right", overflow="fold")  # A cut number would be a wrong one.
+
+def _print_books(summary: "ReplaySummary") -> None:
+    rows = []
     for name, health in sorted(summary.symbols.items()):
         numbers = (
             health.gaps,
@@ -661,13 +670,32 @@ def _print_summary(summary: "ReplaySummary") -> None:
             health.rejected,
             health.trades_missed,
         )
-        table.add_row(_literal(name), health.state, *(f"{number:,}" for number in numbers))
-    Console(width=None if sys.stdout.isatty() else _FILE_COLUMNS).print(table)
+        rows.append((name, health.state, *(f"{number:,}" for number in numbers)))
+    _print_table(("symbol", "state"), ("gaps", "crossed", "resyncs", "doubles", "checked", "differ", "rejected", "missed"), rows)
     print("(doubles: updates seen before; checked, differ: tops of book compared with the venue's ticker; missed: trades)")
     for name, kinds in sorted(summary.kinds.items()):
         print(f"{name}: {', '.join(f'{kind} {count:,}' for kind, count in sorted(kinds.items()))}")
-    rate = _rate(summary)
-    speed = f"{rate:,.0f} events/s" if rate is not None and math.isfinite(rate) else "no rate"
-    print(f"inputs {summary.inputs:,}, frames {summary.frames:,}, complaints {summary.complaints:,}")
-    print(f"span {summary.span_s:,.1f} s in {summary.seconds:.2f} s, {speed}")
-    print(f"digest {summary.digest}")
+
+
+def _print_chains(summary: "ReplaySummary") -> None:
+    rows = []
+    for base, one in sorted(summary.chains.items()):
+        counts = (one.chains, one.failed, one.accepted, one.rejected)
+        last = (one.last.atm_iv, one.last.rr25, one.last.fly25, one.last.iv_term_slope, one.last.skew_z) if one.last else (None,) * 5
+        rows.append((base, *(f"{count:,}" for count in counts), *("-" if value is None else f"{value:.4f}" for value in last)))
+    _print_table(("options",), ("chains", "failed", "rows", "rejected", "atm_iv", "rr25", "fly25", "iv_term_slope", "skew_z"), rows)
+    print("(failed: chains that could not be read; rows, rejected: quotes of the others; the rest: as the last chain says)")
+
+
+def _print_table(names: Sequence[str], numbers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    for name in numbers:
+        table.add_column(name, justify="right", overflow="fold")  # A cut number would be a wrong one.
+    for row in rows:
+        table.add_row(*map(_literal, row))
+    Console(width=None if sys.stdout.isatty() else _FILE_COLUMNS).print(table)

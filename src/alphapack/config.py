@@ -123,6 +123,7 @@ _NOTES = {
         "symbols": Meta(description='full names to follow, such as "binance-usdm:BTCUSDT"; empty: all the source names'),
         "symbols_max": Meta(ge=1, le=100_000, description="symbols followed at most"),
         "volatility_rule": Meta(description="sigma of two forecasts: max, min or blend (of variances, by how good they were)"),
+        "delta_convention": Meta(description="delta of 25-delta options: forward or premium_adjusted (premium paid in the coin)"),
         "instruments": Meta(description='what you know better than the wire: { symbol = "...", tick = "0.1", lot = "0.001" }'),
     },
     "simulator": {

@@ -1,9 +1,9 @@
 """What notebooks and scripts call as ``ap.*``."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -11,13 +11,20 @@ import numpy.typing as npt
 from alphapack import app
 from alphapack.arrays import Float64Array1D, Float64Array2D, Int64Array2D
 from alphapack.config import Settings
+from alphapack.domain.market import NANOS_PER_MS
 from alphapack.domain.readings import SymbolHealth
-from alphapack.models import book, volatility
+from alphapack.models import black, book, volatility
+from alphapack.models import chain as chain_model
 from alphapack.models import garch as garch_model
 from alphapack.models import har as har_model
+from alphapack.models import smile as smile_model
 from alphapack.models.book import FEATURES
 from alphapack.models.candles import COLUMNS, in_order
 from alphapack.models.minutes import MinuteGrid
+from alphapack.shell.clock import SystemClock
+
+STAMPS = ("timestamp", "creation_timestamp", "snapshot_ms")
+"""Where the rows of a chain may say when they were, in milliseconds."""
 
 Row = np.void
 """One structured row: a scalar of ``ROW`` whose fields are read by name."""
@@ -229,6 +236,145 @@ def forecast_vol(candles: Mapping[str, npt.ArrayLike] | npt.ArrayLike, horizon_m
     forecaster = volatility.Forecaster(volatility.fit(grid, (horizon,)))
     made = forecaster.forecast(grid, grid.end - 1, horizon)
     return math.sqrt(made.har), math.sqrt(made.garch)
+
+
+@overload
+def implied_vol(
+    price: npt.ArrayLike,
+    forward: npt.ArrayLike,
+    strike: npt.ArrayLike,
+    t: npt.ArrayLike,
+    call: npt.ArrayLike,
+    return_status: Literal[False] = False,
+) -> Float64Array1D: ...
+
+
+@overload
+def implied_vol(
+    price: npt.ArrayLike, forward: npt.ArrayLike, strike: npt.ArrayLike, t: npt.ArrayLike, call: npt.ArrayLike, return_status: Literal[True]
+) -> tuple[Float64Array1D, npt.NDArray[np.uint8]]: ...
+
+
+def implied_vol(
+    price: npt.ArrayLike,
+    forward: npt.ArrayLike,
+    strike: npt.ArrayLike,
+    t: npt.ArrayLike,
+    call: npt.ArrayLike,
+    return_status: bool = False,
+) -> Float64Array1D | tuple[Float64Array1D, npt.NDArray[np.uint8]]:
+    """Return the volatilities at which Black-76 gives these prices. See docs/IMPLIED.md.
+
+    Parameters
+    ----------
+    price : float64[n]
+        Undiscounted prices, in the unit of the forward. An option of Deribit whose premium is in coin: premium x forward.
+    forward, strike : float64[n]
+        Above zero.
+    t : float64[n]
+        Years to expiry, above zero.
+    call : bool[n]
+        Calls are true, puts false. All five arguments broadcast to one row.
+    return_status : bool
+        Whether to say why a volatility is NaN.
+
+    Returns
+    -------
+    float64[n]
+        Annualised fractions; NaN for a price outside the arbitrage bounds and whatever else has none.
+    uint8[n]
+        With ``return_status``: ``alphapack.models.black.Status`` of each, 0 where all is well.
+
+    Raises
+    ------
+    ValueError
+        Where shapes do not go together or values are no numbers.
+    """
+    vols, statuses = black.implied_vol(price, forward, strike, t, call)
+    return (vols, statuses) if return_status else vols
+
+
+def smile(
+    strike: npt.ArrayLike,
+    iv: npt.ArrayLike,
+    t: float,
+    forward: float = 1.0,
+    delta: smile_model.Convention = "forward",
+    discount_foreign: float = 1.0,
+) -> smile_model.Smile:
+    """Return the smile of one expiry: SVI of five strikes or more, total variance linear in ln(K/F) of fewer. See docs/OPTIONS.md.
+
+    Parameters
+    ----------
+    strike : float64[n]
+        Each once, in any order.
+    iv : float64[n]
+        Their implied volatilities, annualised fractions.
+    t : float
+        Years to expiry.
+    forward : float
+        In the unit of the strikes; 1 where those are moneyness.
+    delta : "forward", "spot" or "premium_adjusted"
+        Whose 25 the strikes of rr25 and fly25 have.
+    discount_foreign : float
+        Discount factor of the coin (or foreign currency) to expiry; spot deltas need it.
+
+    Returns
+    -------
+    Smile
+        ``.atm .rr25 .fly25 .svi .butterfly_free .quality``, ``.vol(strike)``, ``.strike_of(delta, call)`` and more.
+
+    Raises
+    ------
+    ValueError
+        With what was expected and what came.
+    """
+    return smile_model.fit(_vector(strike, "strike"), _vector(iv, "iv"), t, forward, delta, discount_foreign)
+
+
+def chain(
+    rows: Iterable[Mapping[str, object]],
+    ts_ms: int | None = None,
+    *,
+    base: str | None = None,
+    spot: float | None = None,
+    forward: float | None = None,
+    k_unit: chain_model.KUnit | None = None,
+    iv_unit: chain_model.IvUnit | None = None,
+    delta: smile_model.Convention = "forward",
+) -> chain_model.Surface:
+    """Return what an option chain says: a smile a tenor, risk reversal, butterfly and term slope. See docs/OPTIONS.md.
+
+    Parameters
+    ----------
+    rows : mappings
+        ``{"k", "tenor", "type", "iv"}``, or ``bid``, ``ask``, ``mark`` for ``iv``; or rows as Deribit has them, with an
+        ``instrument_name``. NaN and None are absent.
+    ts_ms : int, optional
+        When the chain was; left out: the newest ``timestamp``, ``creation_timestamp`` or ``snapshot_ms`` of its rows, else now.
+    base : str, optional
+        The coin; rows of others are rejected.
+    spot, forward, k_unit, iv_unit
+        As ``POST /api/options/chain`` takes them.
+    delta : "forward", "spot" or "premium_adjusted"
+        Whose 25 the strikes of rr25 and fly25 have.
+
+    Returns
+    -------
+    Surface
+        ``.tenors`` (each ``.t .forward .atm .rr25 .fly25 .quality``), ``.rr25 .fly25 .iv_term_slope``, ``.rejected`` (each
+        ``.index .reason``).
+
+    Raises
+    ------
+    ValueError
+        For a chain that cannot be read at all; a row that cannot is in ``.rejected``.
+    """
+    listed = list(rows)
+    if ts_ms is None:
+        stamps = [stamp for row in listed if isinstance(row, Mapping) for name in STAMPS if isinstance(stamp := row.get(name), int)]
+        ts_ms = max(stamps, default=SystemClock().now_ns() // NANOS_PER_MS)
+    return chain_model.build(listed, ts_ms, base=base, spot=spot, forward=forward, k_unit=k_unit, iv_unit=iv_unit, delta=delta)
 
 
 def _vector(values: npt.ArrayLike, name: str) -> Float64Array1D:

@@ -16,6 +16,7 @@ from alphapack.domain.events import FrameError
 from alphapack.domain.readings import (
     Blend,
     Book,
+    ChainTaken,
     Depth,
     GarchModel,
     HarModel,
@@ -23,7 +24,10 @@ from alphapack.domain.readings import (
     LedgerHealth,
     Microstructure,
     PlainModel,
+    RejectedRow,
     Sigmas,
+    Smile,
+    SmileTenor,
     SymbolHealth,
     SymbolInfo,
     VolAccuracy,
@@ -99,6 +103,31 @@ def volatility(symbol: str, horizon: int, variant: str) -> VolForecast:
     )
 
 
+TENOR = SmileTenor(
+    tenor="7d",
+    t=7 / 365,
+    expiry_ms=None,
+    forward=1.0,
+    forward_source="moneyness",
+    atm_iv=0.65,
+    rr25=0.06,
+    fly25=0.0007,
+    iv25c=0.68,
+    iv25p=0.62,
+    k25c=1.07,
+    k25p=0.95,
+    k_atm=1.004,
+    svi=None,
+    points=2,
+    quality="sparse",
+    reason=None,
+    butterfly_free=None,
+    calendar_free=True,
+    strikes=[0.9, 1.1],
+    ivs=[0.6, 0.7],
+)
+
+
 @dataclass
 class FakeHost:
     """Knows BTC, whose book is LIVE, and ETH, whose book never was; takes frames of Binance's USD-M futures."""
@@ -114,6 +143,7 @@ class FakeHost:
     frames: list[tuple[str, str, bytes]] = field(default_factory=list)
     refusal: IngestRefused | None = None
     readings: int = 0
+    chains: list[tuple[str, bytes]] = field(default_factory=list)
 
     def venues(self) -> tuple[str, ...]:
         return ("binance-spot", "binance-usdm")
@@ -192,6 +222,36 @@ class FakeHost:
         score = VolScore(0.2, 0.0, math.nan, 1.0, 0.1, 0.5, None)
         scores = VolScores(60, 5, 100, 2, 90, -2.5, Blend(0.6, 0.4), {"har": score})
         return VolAccuracy(symbol, "binance-usdm", 1_700_000_040_000, "QLIKE", [scores])
+
+    async def chain(self, symbol: str, body: bytes) -> ChainTaken:
+        if self.refusal is not None:
+            raise self.refusal
+        self.chains.append((symbol, body))
+        rejected = [RejectedRow(1, "expected an iv above zero, found -1.0")]
+        return ChainTaken(symbol, "BTC", 1_700_000_000_000, 1, rejected, 1, "fraction", [TENOR], self.seq, self.durable_seq)
+
+    def underlying(self, text: str) -> str | None:
+        return self.resolve(text) or ("BTC" if text.upper() == "BTC" else None)
+
+    def smile(self, symbol: str) -> Smile:
+        if symbol not in (BTC, "BTC"):
+            raise NoData("expected an option chain of ETH, found none yet: POST /api/options/chain/ETHUSDT")
+        return Smile(
+            symbol="BTCUSDT",
+            base="BTC",
+            ts_ms=1_700_000_000_000,
+            age_ms=5,
+            source="posted",
+            delta_convention="forward",
+            ref_tenor_days=7.0,
+            atm_iv=0.65,
+            rr25=0.06,
+            fly25=0.0007,
+            iv_term_slope=None,
+            skew_z=math.nan,
+            skew_n=3,
+            tenors=[TENOR],
+        )
 
     def sequence(self) -> tuple[int, int]:
         return self.seq, self.durable_seq

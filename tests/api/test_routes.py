@@ -66,7 +66,7 @@ def test_history_is_asked_as_stated(app, host):
     assert get(app, "/api/history/microstructure/BTCUSDT", f"from_ms=1700000000000&limit={HISTORY_ROWS_MAX}").status == 200
     assert host.asked.pop() == ("history", "microstructure", BTC, 1_700_000_000_000, HISTORY_ROWS_MAX)
     unknown = get(app, "/api/history/tea/BTCUSDT")
-    assert (unknown.status, unknown.json["detail"]) == (404, "expected the history kind microstructure, candles or vol, found 'tea'")
+    assert (unknown.status, unknown.json["detail"]) == (404, "expected the history kind microstructure, candles, vol or smile, found 'tea'")
 
 
 def test_vol_models_are_asked_for_the_horizon_and_the_variant_as_stated(app, host):
@@ -224,6 +224,8 @@ def test_operations_are_named_and_the_schema_tells_the_errors():
         "getVolAccuracy",
         "getMicrostructure",
         "getHistory",
+        "postOptionChain",
+        "getSmile",
         "ingestFrames",
         "streamEvents",
         "getConfig",

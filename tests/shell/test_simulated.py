@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from alphapack import app
@@ -15,7 +17,10 @@ from alphapack.domain.events import BookStateChanged, WorkFailed, WorkRequested
 from alphapack.domain.inputs import AnyInput, Configure, CoreSettings, Frame, Result, SessionStart
 from alphapack.domain.simulation import SimulatorSettings
 from alphapack.engine.ports import NotReady
-from alphapack.models.simulator import Simulator
+from alphapack.models import chain, simulated_chain
+from alphapack.models.simulator import Simulator, terms_of
+from alphapack.models.skew import OBSERVATIONS_MIN
+from alphapack.models.svi import Svi
 from alphapack.services import microstructure
 from alphapack.services.microstructure import MICROPRICE
 from alphapack.shell import simulated
@@ -516,5 +521,63 @@ def test_work_that_fails_is_an_answer_too(tmp_path: Path) -> None:
             await one.when(lambda: not one.engine.outstanding)
             failed = [record.reason for _, records in one.host.seen for record in records if isinstance(record, WorkFailed)]
             assert len(failed) >= 3 and set(failed) == {"ArithmeticError: no fit"}
+
+    play(test)
+
+
+# Options
+
+
+def test_options_smile_of_the_simulator_is_known_and_has_a_past_at_the_first_answer(tmp_path: Path) -> None:
+    async def test() -> None:
+        days = OBSERVATIONS_MIN + 1  # A chain a day.
+        works = {chain.WORK: chain.work}
+        settings = SimulatorSettings(symbols=("BTCUSDT", "ETHUSDT", "BTCUSDC"))
+        async with running(tmp_path, Clock(), settings=settings, works=works, history_minutes=days * 1_440, past_ns=7 * MINUTE_NS) as one:
+            await one.ready()
+            options, prices = one.engine.options, {}
+            assert options.bases() == ["BTC", "ETH"], "of each coin one chain"
+            for base in options.bases():
+                said = one.runner.smile(f"sim:{base}USDT")
+                assert said.source == "simulated" and said.age_ms < simulated.CHAIN_EVERY_MS + 1_000
+                assert said.skew_z is not None and said.iv_term_slope is not None and said.ref_tenor_days == 30.0
+                assert {tenor.quality for tenor in said.tenors} == {"full"}
+                usual = simulated_chain.yearly(terms_of(f"{base}USDT", "usdm").minute_bps)
+                for tenor in said.tenors:
+                    known = Svi(*simulated_chain.smile(settings.seed, base, said.ts_ms, tenor.t, usual).tolist(), 0.0)
+                    x = math.log(tenor.k_atm / tenor.forward)
+                    assert tenor.atm_iv == pytest.approx(math.sqrt(known.total_variance(np.array([x]))[0] / tenor.t), abs=5e-4)
+                prices[base] = said.tenors[0].forward
+                assert "skew_z" in one.engine.decision_context(f"sim:{base}USDT")
+            assert prices["BTC"] == pytest.approx(one.runner.microstructure(BTC).mid, rel=0.01)  # type: ignore[union-attr]
+            seen = one.engine.options.past("BTC", 0, 100)["ts_ms"]
+            assert len(seen) >= days and all(later > earlier for earlier, later in pairwise(seen))  # type: ignore[operator]
+            await one.passes(301.0)
+            await one.when(
+                lambda: one.runner.smile(BTC).ts_ms == START_NS // MS // simulated.CHAIN_EVERY_MS * simulated.CHAIN_EVERY_MS + 300_000
+            )
+        engine, _ = stepped(journal_of(tmp_path))
+        assert engine.hexdigest() == one.engine.hexdigest()
+
+    play(test)
+
+
+def test_options_smile_of_a_restarted_simulator_goes_on_with_its_past(tmp_path: Path) -> None:
+    async def test() -> None:
+        clock = Clock()
+        options = {"works": {chain.WORK: chain.work}, "history_minutes": (OBSERVATIONS_MIN + 1) * 1_440}
+        async with running(tmp_path, clock, **options) as one:
+            await one.ready()
+            await one.when(lambda: not one.engine.outstanding)
+            before = one.engine.options.past("BTC", 0, 100)
+        clock.at_ns += 60 * S
+        async with running(tmp_path, clock, **options) as one:
+            assert one.engine.options.past("BTC", 0, 100) == before
+            await one.ready()
+            await one.passes(300.0)
+            await one.when(lambda: not one.engine.outstanding)
+            after = one.engine.options.past("BTC", 0, 100)
+            assert after["ts_ms"][: len(before["ts_ms"])] == before["ts_ms"] and len(after["ts_ms"]) > len(before["ts_ms"])
+            assert after["skew_z"][-1] is not None
 
     play(test)

@@ -22,8 +22,19 @@ from alphapack.api.guards import CONSUMES
 from alphapack.api.problems import PROBLEM_JSON, Problem, Refused, shown
 from alphapack.api.stream import DEFAULT_KINDS, EVENT_STREAM, KINDS, EventStream, Streams, Wanted, key_of
 from alphapack.domain.market import symbol_id
-from alphapack.domain.readings import Book, Health, Microstructure, SymbolInfo, VolAccuracy, VolForecast
-from alphapack.engine.ports import Host, Ingested, IngestRefused, NoData, NotAccepting, NotDurable, NotReady
+from alphapack.domain.readings import Book, ChainTaken, Health, Microstructure, Smile, SymbolInfo, VolAccuracy, VolForecast
+from alphapack.engine.ports import (
+    Busy,
+    Host,
+    Ingested,
+    IngestRefused,
+    Invalid,
+    Malformed,
+    NoData,
+    NotAccepting,
+    NotDurable,
+    NotReady,
+)
 
 API_VERSION = "1"
 LEVELS_MAX = 1_000
@@ -32,7 +43,7 @@ EXACT_INT_MAX = 2**53 - 1
 """Beyond it JSON readers that use doubles lose digits."""
 HORIZON_MAX = 10_080
 """A week, in minutes."""
-HISTORY_KINDS = "microstructure, candles or vol"
+HISTORY_KINDS = "microstructure, candles, vol or smile"
 VARIANTS = ("log", "plain")
 NO_DATA_RETRY_S = "60"
 """Volatility changes once a minute."""
@@ -41,9 +52,18 @@ WIRE_NAME_LENGTH_MAX = 40
 STREAM_SYMBOLS_MAX = 1_000
 LINES_MAX = 50_000
 """Of one body, so that one request cannot fill the queue in front of the disk; the shortest frames are 60 bytes."""
+CHAIN_BYTES_MAX = 8_000_000
+"""A hundred thousand quotes; an exchange's whole chain of a coin is a tenth of a megabyte."""
 FRAMES = ("application/x-ndjson", "application/jsonl", "text/plain")
 """Content types of raw frames, one a line."""
-INGEST_STATUS: dict[type[IngestRefused], int] = {NotReady: 503, NotAccepting: 409, NotDurable: 507}
+INGEST_STATUS: dict[type[IngestRefused], int] = {
+    Malformed: 400,
+    NotAccepting: 409,
+    Invalid: 422,
+    NotReady: 503,
+    Busy: 503,
+    NotDurable: 507,
+}
 
 AnyRequest = Request[Any, Any, Any]
 Columns = dict[str, list[int] | list[float | None]]
@@ -74,7 +94,7 @@ def _encoded(answer: type[msgspec.Struct]) -> dict[int, ResponseSpec]:
 
 def _problems(*statuses: int) -> dict[int, ResponseSpec]:
     said = {
-        400: "the body ended early",
+        400: "the body ended early, or is not what it is declared as",
         401: "a token is set, and the request has none or another one",
         403: "the Origin of another site",
         404: "unknown symbol, kind or venue",
@@ -160,7 +180,8 @@ async def history(
 ) -> Columns:
     """Answer the first ``limit`` rows from ``from_ms`` on."""
     host = _host(request)
-    columns = host.history(kind, _resolved(host, symbol), from_ms, limit)
+    name = _underlying(host, symbol) if kind == "smile" else _resolved(host, symbol)
+    columns = host.history(kind, name, from_ms, limit)
     if columns is None:
         raise Refused(404, f"expected the history kind {HISTORY_KINDS}, found {shown(kind)}")
     return columns
@@ -249,6 +270,74 @@ async def ingest(
         raise Refused(status, str(refused), headers={"Retry-After": "1"} if status == 503 else None) from None
 
 
+@dataclass
+class TakesChain(Operation):
+    """An operation whose body is an option chain."""
+
+    def __post_init__(self) -> None:
+        number, text = Schema(type=OpenAPIType.NUMBER), Schema(type=OpenAPIType.STRING)
+        row = Schema(
+            type=OpenAPIType.OBJECT,
+            description="a quote: k, tenor, type and iv, or bid, ask and mark; or an option of Deribit with its instrument_name",
+            properties={
+                "k": number,
+                "tenor": text,
+                "type": Schema(enum=["call", "put"]),
+                **dict.fromkeys(("iv", "bid", "ask", "mark"), number),
+                "instrument_name": text,
+            },
+        )
+        chain = Schema(
+            type=OpenAPIType.OBJECT,
+            required=["chain"],
+            properties={
+                "chain": Schema(type=OpenAPIType.ARRAY, items=row),
+                "spot": number,
+                "forward": number,
+                "k_unit": Schema(enum=["strike", "moneyness"]),
+                "iv_unit": Schema(enum=["fraction", "percent"]),
+                "ts_ms": Schema(type=OpenAPIType.INTEGER),
+            },
+        )
+        self.request_body = RequestBody({"application/json": OpenAPIMediaType(schema=chain)}, "option quotes; see docs/OPTIONS.md", True)
+
+
+@post(
+    "/api/options/chain/{symbol:str}",
+    status_code=200,
+    operation_id="postOptionChain",
+    request_max_body_size=CHAIN_BYTES_MAX,
+    operation_class=TakesChain,
+    summary="Take an option chain of the symbol's base asset; answers once its smiles are durable",
+    responses=_encoded(ChainTaken) | _problems(400, 401, 403, 404, 409, 413, 415, 422, 429, 503, 507),
+)
+async def option_chain(request: AnyRequest, symbol: FromPath[str]) -> Encoded:
+    """Answer which rows were taken, and the smile of each tenor."""
+    host = _host(request)
+    name = _underlying(host, symbol)
+    try:
+        return Encoded(await host.chain(name, await request.body()))
+    except IngestRefused as refused:
+        status = INGEST_STATUS[type(refused)]
+        raise Refused(status, str(refused), headers={"Retry-After": "1"} if status == 503 else None) from None
+
+
+@get(
+    "/api/options/smile/{symbol:str}",
+    operation_id="getSmile",
+    summary="Risk reversal, butterfly, term slope and skew z-score of the newest option chain, and the smile of each tenor",
+    responses=_encoded(Smile) | _problems(404, 422, 503),
+)
+async def smile(request: AnyRequest, symbol: FromPath[str]) -> Encoded:
+    """Answer the smile of a symbol's base asset."""
+    host = _host(request)
+    name = _underlying(host, symbol)
+    try:
+        return Encoded(host.smile(name))
+    except NoData as missing:
+        raise Refused(503, f"{name}: {missing}", headers={"Retry-After": NO_DATA_RETRY_S}) from None
+
+
 @get(
     "/api/stream",
     operation_id="streamEvents",
@@ -311,7 +400,7 @@ async def index(request: AnyRequest) -> Response[str]:
     return Response(index_page(host.symbols(), host.health().status), media_type=MediaType.HTML, headers=PAGE_HEADERS)
 
 
-MARKET_ROUTES = (symbols, book, microstructure, history, vol_forecast, vol_accuracy)
+MARKET_ROUTES = (symbols, book, microstructure, history, vol_forecast, vol_accuracy, option_chain, smile)
 ROUTES = (health, live, *MARKET_ROUTES, ingest, stream, config, metrics, openapi, docs, index)
 
 
@@ -366,6 +455,13 @@ def _host(request: AnyRequest) -> Host:
 
 def _resolved(host: Host, text: str) -> str:
     name = host.resolve(text)
+    if name is None:
+        raise Refused(404, f"unknown symbol {shown(text)}; GET /api/symbols lists the known ones")
+    return name
+
+
+def _underlying(host: Host, text: str) -> str:
+    name = host.underlying(text)
     if name is None:
         raise Refused(404, f"unknown symbol {shown(text)}; GET /api/symbols lists the known ones")
     return name

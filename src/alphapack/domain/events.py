@@ -184,6 +184,31 @@ class WorkFailed(Record, frozen=True, tag="work_failed"):
     reason: str
 
 
+class SmileChanged(Record, frozen=True, tag="smile"):
+    """A chain of options was taken, and what its smile says; null where that is not known."""
+
+    symbol: str
+    """The base asset."""
+    source: str
+    venue_ms: int
+    accepted: int
+    rejected: int
+    ref_tenor_days: float | None
+    atm_iv: float | None
+    rr25: float | None
+    fly25: float | None
+    iv_term_slope: float | None
+    skew_z: float | None
+
+
 AnyRecord = (
-    SessionStarted | BookStateChanged | InstrumentChanged | TradesMissed | FrameRejected | IntakeOverloaded | WorkRequested | WorkFailed
+    SessionStarted
+    | BookStateChanged
+    | InstrumentChanged
+    | TradesMissed
+    | FrameRejected
+    | IntakeOverloaded
+    | WorkRequested
+    | WorkFailed
+    | SmileChanged
 )

@@ -83,6 +83,17 @@ class History(Input, frozen=True, tag="history", gc=False):
     rows: bytes
 
 
+class Chain(Input, frozen=True, tag="chain", gc=False):
+    """Option quotes of a base asset, such as BTC, as the JSON body of a posted chain; ``source`` is one of ``CHAIN_SOURCES``."""
+
+    base: str
+    source: str
+    body: bytes
+
+
+POSTED = "posted"
+CHAIN_SOURCES = (POSTED, "recorded", "simulated")
+
 FEE_BPS_MAX = 1_000.0
 
 
@@ -101,6 +112,8 @@ class CoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     symbols_max: int = 500
     volatility_rule: Literal["max", "min", "blend"] = "max"
     """What is made of two forecasts of volatility where one number is wanted."""
+    delta_convention: Literal["forward", "premium_adjusted"] = "forward"
+    """Whose 25 a 25-delta option has; premium-adjusted: of options whose premium is paid in the coin."""
     instruments: tuple["InstrumentSettings", ...] = ()
 
 
@@ -130,4 +143,4 @@ class InstrumentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
                 raise ValueError(f"expected a {name} within {FEE_BPS_MAX} basis points, found {fee}")
 
 
-AnyInput = Configure | SessionStart | Frame | Heartbeat | Shed | Conflated | Result | History
+AnyInput = Configure | SessionStart | Frame | Heartbeat | Shed | Conflated | Result | History | Chain

@@ -8,6 +8,8 @@ import msgspec
 
 SIMULATOR = "sim"
 """The venue name of the market that comes with the engine."""
+QUOTE_ASSETS = ("USDT", "USDC", "FDUSD", "USD", "EUR", "BTC", "ETH", "BNB")
+"""What a pair ends in, the first that fits: the rest is its base asset."""
 BinanceMarket = Literal["spot", "usdm", "coinm"]
 """The markets of Binance whose wire is spoken here: spot, futures in USD, futures in the coin."""
 NAME_WITHIN = 256
@@ -81,3 +83,12 @@ def venue_of(symbol: str) -> str:
 def name_of(symbol: str) -> str:
     """Return the venue's own name of a symbol."""
     return symbol.partition(":")[2]
+
+
+def base_of(symbol: str) -> str:
+    """Return the base asset by which options are kept: BTC of ``binance-usdm:BTCUSDT``, ``BTCUSD_PERP``, ``BTC-USD`` and ``BTC``."""
+    pair = (name_of(symbol) or symbol).upper()
+    for separator in "-_/":
+        pair = pair.partition(separator)[0]
+    quote = next((one for one in QUOTE_ASSETS if pair.endswith(one) and len(pair) > len(one)), "")
+    return pair.removesuffix(quote)

@@ -267,3 +267,89 @@ class VolAccuracy(msgspec.Struct, frozen=True):
     asof_ms: int
     loss: str
     horizons: list[VolScores]
+
+
+class SviParameters(msgspec.Struct, frozen=True):
+    """Total variance ``a + b (rho (x - m) + sqrt((x - m)^2 + sigma^2))`` of ``x = ln(strike / forward)``."""
+
+    a: float
+    b: float
+    rho: float
+    m: float
+    sigma: float
+
+
+class SmileTenor(msgspec.Struct, frozen=True):
+    """The smile of one expiry; volatilities are annualised fractions. See docs/OPTIONS.md."""
+
+    tenor: str
+    t: float
+    """Years of 365 days from the chain's time to expiry."""
+    expiry_ms: int | None
+    forward: float | None
+    forward_source: str | None
+    """row, request, parity, spot or moneyness: where the forward came from."""
+    atm_iv: float | None
+    """Of the delta-neutral straddle."""
+    rr25: float | None
+    fly25: float | None
+    iv25c: float | None
+    iv25p: float | None
+    k25c: float | None
+    k25p: float | None
+    k_atm: float | None
+    svi: SviParameters | None
+    points: int
+    quality: str
+    reason: str | None
+    butterfly_free: bool | None
+    calendar_free: bool | None
+    strikes: list[float]
+    ivs: list[float]
+
+
+class Smile(msgspec.Struct, frozen=True):
+    """What the newest option chain of a symbol's base asset says."""
+
+    symbol: str
+    base: str
+    ts_ms: int
+    """Time of the chain."""
+    age_ms: int
+    """Engine time less that of the chain."""
+    source: str
+    delta_convention: str
+    ref_tenor_days: float | None
+    """Maturity of the headline: 30 where tenors are on both sides of it, else the nearest tenor's."""
+    atm_iv: float | None
+    rr25: float | None
+    fly25: float | None
+    iv_term_slope: float | None
+    skew_z: float | None
+    skew_n: int
+    """Observations of rr25 in the thirty days before, of the 20 that skew_z needs."""
+    tenors: list[SmileTenor]
+
+
+class RejectedRow(msgspec.Struct, frozen=True):
+    """A row of a chain that could not be used: which one, counted from 0, and why."""
+
+    index: int
+    reason: str
+
+
+class ChainTaken(msgspec.Struct, frozen=True):
+    """What became of a posted chain; ``accepted + rejected_count`` are its rows."""
+
+    symbol: str
+    base: str
+    ts_ms: int
+    accepted: int
+    rejected: list[RejectedRow]
+    """The first thousand of them."""
+    rejected_count: int
+    iv_unit: str
+    tenors: list[SmileTenor]
+    seq: int
+    durable_seq: int
+    """At or beyond ``seq``: the chain and what was made of it are safe on disk."""

@@ -11,18 +11,33 @@ from typing import Any
 import msgspec
 
 from alphapack.domain.events import AnyWireEvent, FrameError, FrameRejected, IntakeOverloaded, Record, SessionStarted, WorkRequested
-from alphapack.domain.inputs import AnyInput, Configure, Conflated, CoreSettings, Frame, Heartbeat, History, Result, SessionStart, Shed
-from alphapack.domain.market import NANOS_PER_S, name_of, symbol_id, venue_of
+from alphapack.domain.inputs import (
+    POSTED,
+    AnyInput,
+    Chain,
+    Configure,
+    Conflated,
+    CoreSettings,
+    Frame,
+    Heartbeat,
+    History,
+    Result,
+    SessionStart,
+    Shed,
+)
+from alphapack.domain.market import NANOS_PER_S, base_of, name_of, symbol_id, venue_of
 from alphapack.engine.digest import Digest
 from alphapack.engine.draws import Draws
 from alphapack.engine.ports import Codec, Service
 from alphapack.engine.timers import Timer, Timers
+from alphapack.models.chain import WORK as CHAIN
 from alphapack.models.volatility import WORK as VOLATILITY
 from alphapack.services.candles import CandleStore
 from alphapack.services.microstructure import MICROPRICE, TICK_NS, Judge, Microstructure
+from alphapack.services.options import Options
 from alphapack.services.volatility import TIMER, Volatility
 
-STATE_VERSION = 5
+STATE_VERSION = 6
 REASON_LENGTH_MAX = 300
 REJECTIONS_NS = NANOS_PER_S
 """A venue's unusable frames are reported at most this often, with their count, so that garbage cannot flood the ledger."""
@@ -103,7 +118,8 @@ class Engine:
         self.microstructure.minutes_refuted = self.candles.on_tape_refuted
         self.volatility = Volatility(self, self.candles.rows, self.candles.version)
         self.candles.merged = self.volatility.on_candles
-        self._services: list[Service] = [self.microstructure, self.candles, self.volatility]
+        self.options = Options(self)
+        self._services: list[Service] = [self.microstructure, self.candles, self.volatility, self.options]
         self._timer_handlers: dict[str, Callable[[str], None]] = {
             "microstructure": lambda _: self.microstructure.on_tick(),
             TIMER: self.volatility.on_timer,
@@ -117,10 +133,12 @@ class Engine:
             Conflated: self._on_conflated,
             Result: self._on_result,
             History: self._on_history,
+            Chain: self._on_chain,
         }
         self._result_handlers: dict[str, Callable[[Result], None]] = {
             MICROPRICE: self.microstructure.on_result,
             VOLATILITY: self.volatility.on_result,
+            CHAIN: self.options.on_result,
         }
 
     # The door
@@ -256,6 +274,11 @@ class Engine:
         except FrameError as error:
             self._reject(venue_of(entry.symbol), name_of(entry.symbol), str(error))
 
+    def _on_chain(self, entry: AnyInput) -> None:
+        assert isinstance(entry, Chain)
+        self.source_inputs += entry.source != POSTED
+        self.options.on_chain(entry)
+
     def _reject(self, venue: str, symbol: str, reason: str) -> None:
         self.rejection = reason = reason[:REASON_LENGTH_MAX]
         if symbol and not self.decoded:  # What was decoded was counted where its symbol is known.
@@ -265,6 +288,12 @@ class Engine:
         if self.now_ns - told.last_ns >= REJECTIONS_NS:
             self.emit(FrameRejected(venue, symbol, reason, told.frames))
             told.frames, told.last_ns = 0, self.now_ns
+
+    # Answers
+
+    def decision_context(self, symbol: str) -> dict[str, float]:
+        """Return all that a decision about a full symbol name looks at, raw, as far as it is known: features, forecasts, smile."""
+        return {**self.microstructure.context(symbol), **self.volatility.context(symbol), **self.options.context(base_of(symbol))}
 
     # State
 

@@ -8,7 +8,7 @@ import msgspec
 from alphapack.domain.events import AnyWireEvent, DepthDiff, WorkRequested
 from alphapack.domain.inputs import AnyInput
 from alphapack.domain.market import Verdict
-from alphapack.domain.readings import Book, Health, Microstructure, SymbolInfo, VolAccuracy, VolForecast
+from alphapack.domain.readings import Book, ChainTaken, Health, Microstructure, Smile, SymbolInfo, VolAccuracy, VolForecast
 
 
 class Codec(Protocol):
@@ -220,6 +220,18 @@ class NotDurable(IngestRefused):
     """The disk refuses: none were taken, or they were stepped and are not safe; the text says which."""
 
 
+class Malformed(IngestRefused):
+    """A body that is not JSON; none of it was taken."""
+
+
+class Invalid(IngestRefused):
+    """JSON that is not what was asked for; none of it was taken."""
+
+
+class Busy(IngestRefused):
+    """As much of the kind as may wait is waiting already; none of it was taken."""
+
+
 class NoData(Exception):
     """A question about a known symbol of which too little is known; the text says in one line what is missing."""
 
@@ -275,6 +287,22 @@ class Host(Protocol):
 
     def vol_accuracy(self, symbol: str) -> VolAccuracy:
         """Return how good the forecasts of volatility have been. Raises ``NoData``."""
+        ...
+
+    async def chain(self, symbol: str, body: bytes) -> ChainTaken:
+        """Take an option chain of a full symbol name's base asset; returns once it was read, inverted and made durable.
+
+        ``body`` is JSON as ``POST /api/options/chain`` has it. Raises ``Malformed``, ``Invalid``, ``Busy``, ``NotReady``,
+        ``NotAccepting`` or ``NotDurable``.
+        """
+        ...
+
+    def underlying(self, text: str) -> str | None:
+        """Return the full name of a symbol, or a base asset of which there is a smile, that ``text`` names; None if unknown."""
+        ...
+
+    def smile(self, symbol: str) -> Smile:
+        """Return what the newest chain of an ``underlying`` says. Raises ``NoData``."""
         ...
 
     def sequence(self) -> tuple[int, int]:

@@ -577,6 +577,13 @@ class Microstructure:
             has_options=False,
         )
 
+    def context(self, symbol: str) -> dict[str, float]:
+        """Return the features that a decision looks at, as far as they are known; only a LIVE book has any."""
+        market = self._markets.get(symbol)
+        if market is None or market.facts.state is not BookState.LIVE:
+            return {}
+        return {name: value for name, value in zip(FEATURES, self.features(market).tolist(), strict=True) if value == value}
+
     def health(self, symbol: str) -> readings.SymbolHealth:
         """Return how well a symbol's data holds together."""
         market = self._markets[symbol]

@@ -16,7 +16,7 @@ from alphapack.domain.inputs import HISTORY_ROWS_MAX, History
 from alphapack.domain.market import name_of, symbol_id
 from alphapack.models.candles import COLUMNS, EXPECTED, MINUTE_MS, named, whole
 from alphapack.services.candles import ROWS_MAX
-from alphapack.shell.captures import DAMAGED, inflated
+from alphapack.shell.inflation import DAMAGED, inflated
 
 FILE_ROWS_MAX = 5_000_000
 """Rows of one file: nine years and a half."""

@@ -1,4 +1,4 @@
-"""Recorded captures: one line a message, ``<receive_time_ns> <venue JSON exactly as received>``.
+"""Recorded captures: one line a message, ``<receive_time_ns> <venue JSON exactly as received>``; beside them files of option chains.
 
 What comes out is a function of the files alone: lines merge by (receive time, file order, line), and a bad line is
 reported and left out, never a reason to stop.
@@ -8,18 +8,17 @@ import difflib
 import hashlib
 import heapq
 import itertools
-import lzma
 import re
-import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
-import zstandard
 
-from alphapack.domain.inputs import AnyInput, Configure, CoreSettings, Frame, Heartbeat, History, SessionStart
+from alphapack.domain.inputs import AnyInput, Chain, Configure, CoreSettings, Frame, Heartbeat, History, SessionStart
 from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S
+from alphapack.shell.chain_files import is_chain_file, snapshots
+from alphapack.shell.inflation import DAMAGED, inflated
 from alphapack.shell.journal import is_journal, read_journal
 
 HEARTBEAT_NS = 100 * NANOS_PER_MS
@@ -28,8 +27,6 @@ LINE_BYTES_MAX = 16_000_000
 COMPLAINTS_A_FILE = 20
 
 _READ_BYTES = 1 << 18
-_INFLATED_BYTES_MAX = 1 << 20
-_ZSTD_SLICE_BYTES = 1 << 14  # Its decompressor cannot bound the output of a call, so the input is bounded instead.
 _FINGERPRINT_BYTES = 1 << 16
 _TIME_NS_MAX = 4_102_444_800 * NANOS_PER_S  # 2100: one damaged time must not drag every later line into the far future.
 
@@ -44,8 +41,8 @@ _NAMING = "name it VENUE_SYMBOL_DATE.raw.gz, such as binance-spot_BTCUSDT_202408
 _TOO_LONG = b"<too long>"
 _CUT = b"<cut>"
 
-Row = tuple[int, int, int, bytes]
-"""Receive time, file, line, payload: tuples, because they merge at the speed of C."""
+Row = tuple[int, int, int, bytes | tuple[str, bytes]]
+"""Receive time, file, line, payload (of a chain: its base asset and body): tuples, because they merge at the speed of C."""
 
 
 class CaptureError(ValueError):
@@ -75,7 +72,7 @@ class Line(msgspec.Struct, frozen=True, gc=False):
 
 
 class Capture:
-    """Several recordings read as one, in bounded memory; each iteration begins at the start."""
+    """Several recordings read as one, in bounded memory but for option chains; each iteration begins at the start."""
 
     def __init__(
         self,
@@ -88,11 +85,14 @@ class Capture:
         """Name the files' venues and symbols; ``venues`` are those that exist (empty: not checked)."""
         if not paths:
             raise CaptureError("expected at least one capture file, found none")
-        self.paths = tuple(paths)
-        for path in self.paths:
+        for path in paths:
             if not path.is_file():
                 raise CaptureError(f"expected a capture file, found {'a folder' if path.is_dir() else 'nothing'} at {path}")
-        self.names = tuple(source_name(path, venue, venues, otherwise=OR_VENUE) for path in self.paths)
+        chains = [path for path in paths if is_chain_file(path)]
+        captures = [path for path in paths if path not in chains]
+        self.paths = (*captures, *chains)
+        self.names = tuple(source_name(path, venue, venues, otherwise=OR_VENUE) for path in captures)
+        """Venue and symbol of each capture; files of option chains stand behind the captures and have none."""
         self.bytes_total = sum(path.stat().st_size for path in self.paths)
         self._report = report
         self._restart()
@@ -130,13 +130,15 @@ class Capture:
         """Yield the messages of all files, merged by (receive time, file order, line)."""
         names = self.names
         for receive_ns, file, line, payload in self.rows():
+            if isinstance(payload, tuple):  # A chain is no message of a venue.
+                continue
             venue, symbol = names[file]
             yield Line(receive_ns, venue, symbol, payload, file, line)
 
     def rows(self) -> Iterator[Row]:
         """Yield what ``__iter__`` does as plain tuples."""
         self._restart()
-        files = [self._file_rows(file) for file in range(len(self.paths))]
+        files = [self._file_rows(file) if file < len(self.names) else self._chain_rows(file) for file in range(len(self.paths))]
         for row in files[0] if len(files) == 1 else heapq.merge(*files):
             self._last = row
             yield row
@@ -163,6 +165,12 @@ class Capture:
         """Report what is wrong with the message that was handed out last."""
         if self._last is not None:
             self.complain(self._last[1], self._last[2], reason)
+
+    def _chain_rows(self, file: int) -> Iterator[Row]:
+        for number, (ts_ms, base, body) in enumerate(snapshots(self.paths[file]), 1):
+            if number == 1:  # The rows of a snapshot may stand anywhere in its file, so that all of it has been read.
+                self.bytes_read += self.paths[file].stat().st_size
+            yield ts_ms * NANOS_PER_MS, file, number, (base, body)
 
     def _file_rows(self, file: int) -> Iterator[Row]:
         previous_ns = number = 0
@@ -249,6 +257,7 @@ def inputs(
     for page in history:
         seq += 1
         yield msgspec.structs.replace(page, seq=seq, ts_ns=previous_ns)
+    payload = first[3]
     for receive_ns, file, _, payload in itertools.chain((first,), rows):
         if receive_ns - previous_ns > session_gap_ns:
             seq += 1
@@ -258,9 +267,14 @@ def inputs(
                 seq += 1
                 yield Heartbeat(seq, beat_ns)
         seq += 1
-        venue, symbol = names[file]
-        yield Frame(seq, receive_ns, venue, symbol, payload)
+        if isinstance(payload, tuple):
+            yield Chain(seq, receive_ns, payload[0], "recorded", payload[1])
+        else:
+            venue, symbol = names[file]
+            yield Frame(seq, receive_ns, venue, symbol, payload)
         previous_ns = receive_ns
+    if isinstance(payload, tuple):  # What is made of the last chain comes after it.
+        yield Heartbeat(seq + 1, previous_ns + heartbeat_ns)
 
 
 class Recording:
@@ -382,69 +396,3 @@ def _is_whole(line: bytes) -> bool:
     except msgspec.DecodeError:
         return False
     return True
-
-
-def gunzip(source: Iterator[bytes]) -> Iterator[bytes]:
-    """Inflate gzip members; raises ``zlib.error`` where they are damaged, ``EOFError`` where the last one was cut."""
-    stream = None
-    for data in source:
-        while data:
-            if stream is None:
-                data = data.lstrip(b"\0")  # Padding between members is legal.
-                if not data:
-                    break
-                stream = zlib.decompressobj(wbits=31)
-            yield stream.decompress(data, _INFLATED_BYTES_MAX)
-            data = stream.unconsumed_tail
-            if stream.eof:
-                data, stream = stream.unused_data, None
-    if stream is not None:
-        yield stream.flush()
-        if not stream.eof:
-            raise EOFError("its end missing (the file was cut)")
-
-
-def _unzstd(source: Iterator[bytes]) -> Iterator[bytes]:
-    stream = None
-    for block in source:
-        for start in range(0, len(block), _ZSTD_SLICE_BYTES):
-            data = block[start : start + _ZSTD_SLICE_BYTES]
-            while data:
-                if stream is None:
-                    stream = zstandard.ZstdDecompressor().decompressobj()
-                yield stream.decompress(data)
-                data = b""
-                if stream.eof:
-                    data, stream = stream.unused_data, None
-    if stream is not None:
-        raise EOFError("its end missing (the file was cut)")
-
-
-def _unxz(source: Iterator[bytes]) -> Iterator[bytes]:
-    stream = None
-    for data in source:
-        while data:
-            if stream is None:
-                data = data.lstrip(b"\0")
-                if not data:
-                    break
-                stream = lzma.LZMADecompressor()
-            yield stream.decompress(data, _INFLATED_BYTES_MAX)
-            while not stream.eof and not stream.needs_input:
-                yield stream.decompress(b"", _INFLATED_BYTES_MAX)
-            data = b""
-            if stream.eof:
-                data, stream = stream.unused_data, None
-    if stream is not None:
-        raise EOFError("its end missing (the file was cut)")
-
-
-_INFLATE: dict[str, Callable[[Iterator[bytes]], Iterator[bytes]]] = {".gz": gunzip, ".zst": _unzstd, ".xz": _unxz}
-DAMAGED = (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
-"""What ``inflated`` raises for a stream that is damaged or was cut."""
-
-
-def inflated(path: Path, source: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the bytes of a file, decompressed if its name says that they are compressed. Raises one of ``DAMAGED``."""
-    inflate = _INFLATE.get(path.suffix.lower())
-    return source if inflate is None else inflate(source)

@@ -19,20 +19,37 @@ import alphapack
 from alphapack.domain import readings
 from alphapack.domain.events import BookStateChanged, FrameRejected, IntakeOverloaded, Record, SessionStarted, WorkFailed, WorkRequested
 from alphapack.domain.feeds import FeedHealth
-from alphapack.domain.inputs import AnyInput, Configure, Conflated, CoreSettings, Frame, Heartbeat, Result, SessionStart, Shed
-from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, BookState, name_of, venue_of
+from alphapack.domain.inputs import (
+    POSTED,
+    AnyInput,
+    Chain,
+    Configure,
+    Conflated,
+    CoreSettings,
+    Frame,
+    Heartbeat,
+    Result,
+    SessionStart,
+    Shed,
+)
+from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, BookState, base_of, name_of, venue_of
 from alphapack.engine.engine import Engine
 from alphapack.engine.ports import (
     REJECTED_LINES_MAX,
+    Busy,
     Executor,
     Ingested,
+    Invalid,
+    Malformed,
     NoData,
     NotAccepting,
     NotDurable,
     NotReady,
     RejectedLine,
 )
+from alphapack.models import chain
 from alphapack.models.cascade import NotEnough
+from alphapack.services.options import BASES_MAX, NoSmile, taken
 from alphapack.shell.clock import Clock, carried_on
 from alphapack.shell.committer import Committer, Put
 from alphapack.shell.intake import Intake
@@ -45,6 +62,9 @@ BACKLOG_MAX = 50_000
 """Inputs that may wait for the disk before a recording is held back; live frames wait in the intake instead."""
 BEAT_NS = 100 * NANOS_PER_MS
 """Longest silence of the engine's clock while a market is followed: windows and timers move on."""
+CHAINS_MAX = 8
+"""Posted chains that may be read at the same time: each may be megabytes."""
+CHAIN_TIMEOUT_S = 60.0
 NO_WORKS: Mapping[str, Work] = {}
 SAFE_EVERY_S = 0.05
 LAG_EVERY_S = 0.05
@@ -102,6 +122,8 @@ class Runner:
         self._loop = asyncio.get_running_loop()
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._one_ingests = asyncio.Lock()
+        self._chains: dict[int, asyncio.Future[Result]] = {}  # Posted ones that are being read, by the request.
+        self._chains_n = 0
         self._starting: str | None = "starting"
         self._told = ""
         self._was_ready = False
@@ -146,6 +168,9 @@ class Runner:
         """
         for task in tasks:
             task.cancel()
+        for waiting in self._chains.values():
+            if not waiting.done():
+                waiting.set_exception(NotReady(f"{_STOPPING}; the chain was taken, and will be read when it starts again"))
         ended: list[object] = [*await asyncio.gather(*tasks, return_exceptions=True)]
         self._stopping = True
         try:
@@ -213,14 +238,7 @@ class Runner:
 
     async def ingest(self, venue: str, symbol: str, lines: Iterable[bytes]) -> Ingested:
         """Step each line that is not empty as a frame of a venue; returns once all are on disk (port ``Host``)."""
-        if self._starting is not None or self.committer is None:
-            raise NotReady(f"expected a ready engine, found one that is {self._starting or 'starting'}")
-        if self._stopping:
-            raise NotReady(_STOPPING)
-        if not self._accepts:
-            raise NotAccepting("expected a market that takes frames from outside, found a recording, whose inputs are its own")
-        if self.committer.state != "ok":
-            raise NotDurable(f"expected a journal that can be written, found it refusing: {self.committer.detail}; no frame was taken")
+        self._admit("frames")
         rejected: list[RejectedLine] = []
         frames = rejected_count = 0
         async with self._one_ingests:  # However many post, the loop is held for one slice a turn.
@@ -249,6 +267,54 @@ class Runner:
             self._hand_over()
         await self._safe(seq)
         return Ingested(venue, frames, frames - rejected_count, rejected, rejected_count, seq, self.sequence()[1])
+
+    def _admit(self, what: str) -> None:
+        """Raise where nothing from outside can be taken now."""
+        if self._starting is not None or self.committer is None:
+            raise NotReady(f"expected a ready engine, found one that is {self._starting or 'starting'}")
+        if self._stopping:
+            raise NotReady(_STOPPING)
+        if not self._accepts:
+            raise NotAccepting(f"expected a market that takes {what} from outside, found a recording, whose inputs are its own")
+        if self.committer.state != "ok":
+            raise NotDurable(f"expected a journal that can be written, found it refusing: {self.committer.detail}; nothing was taken")
+
+    async def chain(self, symbol: str, body: bytes) -> readings.ChainTaken:
+        """Step a posted option chain; returns once what was made of it is on disk (port ``Host``)."""
+        self._admit("option chains")
+        if self._chains_n >= CHAINS_MAX:
+            raise Busy(f"expected at most {CHAINS_MAX} option chains at once, found as many being read: try again")
+        self._chains_n += 1
+        try:
+            await asyncio.to_thread(_check_chain, body)
+            self._admit("option chains")  # Reading it took its time.
+            return await self._take_chain(symbol, body)
+        finally:
+            self._chains_n -= 1
+
+    async def _take_chain(self, symbol: str, body: bytes) -> readings.ChainTaken:
+        base = base_of(symbol)
+        if not self.engine.options.takes(base):
+            raise Busy(f"expected smiles of at most {BASES_MAX} base assets, found that as many are kept")
+        try:
+            records = self._take(Chain(self.engine.seq + 1, self._now_ns(), base, POSTED, body))
+        except Exception as error:
+            self._fail(error)
+            raise
+        request_id = next(record.request_id for record in records if type(record) is WorkRequested and record.work == chain.WORK)
+        answer = self._chains[request_id] = self._loop.create_future()
+        self._hand_over()
+        try:
+            async with asyncio.timeout(CHAIN_TIMEOUT_S):
+                result = await answer
+        except TimeoutError:
+            raise Busy("the chain was taken and is safe, and will be read after what is before it") from None
+        finally:
+            self._chains.pop(request_id, None)
+        await self._safe(result.seq)
+        if not result.ok:
+            raise Invalid(result.body.decode(errors="replace").partition(": ")[2])
+        return taken(name_of(symbol) or symbol, base, chain.answer(result.body), result.seq, self.sequence()[1])
 
     def venues(self) -> tuple[str, ...]:
         """Return the venues whose frames can be read, in order of name."""
@@ -327,6 +393,8 @@ class Runner:
             raise
         if type(entry) is Frame:
             self.messages += 1
+        elif type(entry) is Result and (asked := self._chains.get(entry.request_id)) is not None and not asked.done():
+            asked.set_result(entry)
         if self.tap is not None:
             self.tap(entry)
         if self.committer is not None:
@@ -536,8 +604,8 @@ class Runner:
 
     def symbols(self) -> list[readings.SymbolInfo]:
         """Return every known symbol in order of name."""
-        market = self.engine.microstructure
-        return [market.info(name) for name in market.symbols()]
+        market, options = self.engine.microstructure, self.engine.options
+        return [msgspec.structs.replace(market.info(name), has_options=options.knows(base_of(name))) for name in market.symbols()]
 
     def microstructure(self, symbol: str) -> readings.Microstructure | None:
         """Return the features of a full symbol name."""
@@ -555,6 +623,8 @@ class Runner:
             return self.engine.candles.history(symbol, from_ms, limit)
         if kind == "vol":
             return self.engine.volatility.past(symbol, from_ms, limit)
+        if kind == "smile":
+            return self.engine.options.past(base_of(symbol), from_ms, limit)
         if kind != "microstructure":
             return None
         market = self.engine.microstructure
@@ -576,6 +646,18 @@ class Runner:
         except NotEnough as error:
             raise NoData(str(error)) from None
 
+    def underlying(self, text: str) -> str | None:
+        """Return the full name that ``text`` means, or itself where it is a base asset of which there is a smile."""
+        name = self.resolve(text)
+        return text.upper() if name is None and self.engine.options.knows(text.upper()) else name
+
+    def smile(self, symbol: str) -> readings.Smile:
+        """Return what the newest chain of a symbol's base asset says."""
+        try:
+            return self.engine.options.smile(name_of(symbol) or symbol, base_of(symbol))
+        except NoSmile as error:
+            raise NoData(str(error)) from None
+
     def config(self) -> dict[str, object]:
         """Return the effective settings, secrets masked."""
         return self._config()
@@ -595,6 +677,7 @@ class Runner:
             "uptime_seconds": health.uptime_s,
             "intake_frames": self.intake.frames,
             "symbols": len(health.symbols),
+            "smiles": len(self.engine.options.bases()),
         }
         for name in ("gaps", "crossed", "resyncs", "duplicates", "rejected", "trades_missed"):
             values[f"{name}_total"] = sum(getattr(one, name) for one in health.symbols.values())
@@ -603,6 +686,18 @@ class Runner:
         for state in BookState:
             values[f"books_{state.name.lower()}"] = sum(one.state == state.name for one in health.symbols.values())
         return {name: float(value) for name, value in values.items()}
+
+
+def _check_chain(body: bytes) -> None:
+    """Raise where a posted chain is none; called on a thread."""
+    try:
+        chain.read(body)
+    except msgspec.ValidationError as error:
+        raise Invalid(str(error)) from None
+    except msgspec.DecodeError as error:
+        raise Malformed(f"expected a JSON body: {error}") from None
+    except ValueError as error:
+        raise Invalid(str(error)) from None
 
 
 class _Pace:

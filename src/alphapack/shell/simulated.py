@@ -15,9 +15,10 @@ import msgspec
 import structlog
 
 from alphapack.domain.events import Record, WorkRequested
-from alphapack.domain.inputs import CoreSettings, Frame, InstrumentSettings
+from alphapack.domain.inputs import Chain, CoreSettings, Frame, InstrumentSettings
 from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, SIMULATOR, name_of, symbol_id, venue_of
 from alphapack.domain.simulation import SimulationRefused, SimulatorSettings
+from alphapack.models import simulated_chain
 from alphapack.models.candles import MINUTE_MS
 from alphapack.models.simulator import Simulator
 from alphapack.services.microstructure import SNAPSHOT
@@ -39,6 +40,9 @@ PACE_S = 0.02
 NEAR_NS = NANOS_PER_S // 2
 CANDLE_DELAY_NS = 2 * NANOS_PER_S
 """A minute closes this long after its end."""
+CHAIN_EVERY_MS = 5 * MINUTE_MS
+PAST_CHAIN_EVERY_MS = 1_440 * MINUTE_MS
+"""Of the days before the flow a chain a day is enough for a skew to have a past."""
 
 _log = structlog.get_logger("alphapack.simulated")
 
@@ -68,7 +72,7 @@ class SimulatedMarket:
         self._wanted: dict[str, None] = {}  # Symbols whose snapshot is asked for, in the order of asking.
         self._worker: Worker | None = None
         self._market: Simulator | None = None
-        self._candles_ms = 0
+        self._candles_ms = self._chains_ms = 0
         self._delayed: Delayed | None = None  # While the past is made.
 
     def now_ns(self) -> int:
@@ -140,7 +144,11 @@ class SimulatedMarket:
                 runner.hand_over()
                 await asyncio.sleep(0)
                 await runner.disk()
-        self._candles_ms = start_ms
+        self._candles_ms = self._chains_ms = start_ms
+        for one_ms in range(
+            -(-(start_ms - history * MINUTE_MS) // PAST_CHAIN_EVERY_MS) * PAST_CHAIN_EVERY_MS, start_ms, PAST_CHAIN_EVERY_MS
+        ):
+            self._quote(runner, market, one_ms, start_ns, _closes(runner, names, one_ms))
         for name in names:  # Books that were known before this session may not link up with it.
             self._wanted[symbol_id(SIMULATOR, name)] = None
         return market
@@ -196,6 +204,20 @@ class SimulatedMarket:
             for name in self._settings.symbols:
                 self._frame(runner, name, market.klines(name, self._candles_ms, self._candles_ms, 1), until_ns)
             self._candles_ms += MINUTE_MS
+        if until_ns >= (self._chains_ms + CHAIN_EVERY_MS) * NANOS_PER_MS:
+            self._chains_ms = until_ns // NANOS_PER_MS // CHAIN_EVERY_MS * CHAIN_EVERY_MS
+            self._quote(runner, market, self._chains_ms, until_ns, _prices(runner, self._settings.symbols))
+
+    def _quote(self, runner: Runner, market: Simulator, ts_ms: int, ts_ns: int, prices: Mapping[str, float]) -> None:
+        """Step the option chain of every coin with a price as it is at ``ts_ms``."""
+        engine = runner.engine
+        first: dict[str, str] = {}
+        for name in prices:
+            first.setdefault(market.terms(name).base, name)
+        for base, name in first.items():
+            usual = simulated_chain.yearly(market.terms(name).minute_bps)
+            body = simulated_chain.body(self._settings.seed, base, ts_ms, prices[name], usual)
+            self._see(runner.step(Chain(engine.seq + 1, max(ts_ns, engine.now_ns), base, "simulated", body)))
 
     def _see(self, records: list[Record]) -> None:
         """Take note of what is asked for while the past is made; whatever was stepped, a timer may have asked in it."""
@@ -216,6 +238,17 @@ def _half_minute(market: Simulator, name: str, start_ms: int) -> float | None:
     day = msgspec.json.decode(market.klines(name, start_ms - 1_440 * MINUTE_MS, start_ms - 1, 1_440), type=list[tuple[Any, ...]])
     volume = sum(float(candle[5]) for candle in day)
     return float(f"{volume / len(day) / 2:.2g}") if volume else None
+
+
+def _closes(runner: Runner, names: tuple[str, ...], ts_ms: int) -> dict[str, float]:
+    """Return the last close of each symbol before a time."""
+    closes = {}
+    for name in names:
+        rows = runner.engine.candles.rows(symbol_id(SIMULATOR, name))
+        known = int(rows[:, 0].searchsorted(ts_ms))
+        if known:
+            closes[name] = float(rows[known - 1, 4])
+    return closes
 
 
 def _prices(runner: Runner, names: tuple[str, ...]) -> dict[str, float]:

@@ -11,7 +11,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from alphapack.shell.captures import COMPLAINTS_A_FILE, CaptureError, Complaint, gunzip
+from alphapack.shell.captures import COMPLAINTS_A_FILE, CaptureError, Complaint
+from alphapack.shell.inflation import gunzip
 
 LINE_BYTES_MAX = 1 << 16
 MESSAGE_LEVELS_MAX = 10_000
