@@ -483,6 +483,7 @@ async def _make_kernels_ready(warm: Callable[[], None]) -> None:
         child = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
     try:
         await asyncio.to_thread(book.warm_general)
+        await asyncio.to_thread(chain.warm)
         await asyncio.to_thread(warm)
         if child is not None:
             await child.wait()

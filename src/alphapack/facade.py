@@ -13,7 +13,7 @@ from alphapack.arrays import Float64Array1D, Float64Array2D, Int64Array2D
 from alphapack.config import Settings
 from alphapack.domain.market import NANOS_PER_MS
 from alphapack.domain.readings import SymbolHealth
-from alphapack.models import black, book, volatility
+from alphapack.models import black, book, quotes, volatility
 from alphapack.models import chain as chain_model
 from alphapack.models import garch as garch_model
 from alphapack.models import har as har_model
@@ -339,8 +339,8 @@ def chain(
     base: str | None = None,
     spot: float | None = None,
     forward: float | None = None,
-    k_unit: chain_model.KUnit | None = None,
-    iv_unit: chain_model.IvUnit | None = None,
+    k_unit: quotes.KUnit | None = None,
+    iv_unit: quotes.IvUnit | None = None,
     delta: smile_model.Convention = "forward",
 ) -> chain_model.Surface:
     """Return what an option chain says: a smile a tenor, risk reversal, butterfly and term slope. See docs/OPTIONS.md.

@@ -12,13 +12,20 @@ import pytest
 from alphapack import app
 from alphapack.domain.inputs import Chain, CoreSettings, Heartbeat, Result
 from alphapack.engine.ports import Busy, Invalid, Malformed, NoData, NotAccepting, NotDurable, NotReady
-from alphapack.models import chain
+from alphapack.models import book, chain
 from alphapack.shell import runner as runner_module
 from alphapack.shell.journal import read_journal
 from alphapack.shell.offloop import Work, Worker
 from rig import BTC, PATIENCE_S, START_NS, FakeClock, Live, market_lines, recorded, stepped, until, write_capture
 
 ORDER = [{"k": 0.9, "tenor": "7d", "type": "call", "iv": 0.6}, {"k": 1.1, "tenor": "7d", "type": "put", "iv": 0.7}]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _warm() -> None:
+    """Compile what a chain needs before anything is waited for."""
+    book.warm()
+    chain.warm()
 
 
 def body(rows: list[dict[str, Any]] = ORDER, **more: Any) -> bytes:

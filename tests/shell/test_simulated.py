@@ -17,7 +17,7 @@ from alphapack.domain.events import BookStateChanged, WorkFailed, WorkRequested
 from alphapack.domain.inputs import AnyInput, Configure, CoreSettings, Frame, Result, SessionStart
 from alphapack.domain.simulation import SimulatorSettings
 from alphapack.engine.ports import NotReady
-from alphapack.models import chain, simulated_chain
+from alphapack.models import book, chain, simulated_chain, simulator
 from alphapack.models.simulator import Simulator, terms_of
 from alphapack.models.skew import OBSERVATIONS_MIN
 from alphapack.models.svi import Svi
@@ -528,6 +528,14 @@ def test_work_that_fails_is_an_answer_too(tmp_path: Path) -> None:
 # Options
 
 
+@pytest.fixture
+def warm() -> None:
+    """Kernels compiled before anything is waited for."""
+    for one in (book, chain, simulator):
+        one.warm()
+
+
+@pytest.mark.usefixtures("warm")
 def test_options_smile_of_the_simulator_is_known_and_has_a_past_at_the_first_answer(tmp_path: Path) -> None:
     async def test() -> None:
         days = OBSERVATIONS_MIN + 1  # A chain a day.
@@ -562,10 +570,11 @@ def test_options_smile_of_the_simulator_is_known_and_has_a_past_at_the_first_ans
     play(test)
 
 
+@pytest.mark.usefixtures("warm")
 def test_options_smile_of_a_restarted_simulator_goes_on_with_its_past(tmp_path: Path) -> None:
     async def test() -> None:
         clock = Clock()
-        options = {"works": {chain.WORK: chain.work}, "history_minutes": (OBSERVATIONS_MIN + 1) * 1_440}
+        options = {"history_minutes": (OBSERVATIONS_MIN + 1) * 1_440}
         async with running(tmp_path, clock, **options) as one:
             await one.ready()
             await one.when(lambda: not one.engine.outstanding)

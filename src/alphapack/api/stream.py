@@ -19,7 +19,7 @@ from litestar.types import HTTPResponseBodyEvent, HTTPResponseStartEvent, Receiv
 from alphapack.api.guards import is_head
 from alphapack.api.problems import Refused, shown
 from alphapack.domain.events import AnyRecord, BookStateChanged, WorkRequested
-from alphapack.domain.market import name_of, symbol_id
+from alphapack.domain.market import base_of, name_of, symbol_id
 from alphapack.domain.readings import Microstructure
 from alphapack.engine.ports import Host, LedgerRow
 
@@ -176,7 +176,7 @@ class EventStream(ASGIResponse):
         self._symbols, self._kinds, self._interval_s, self._after = wanted
         self._follows = not self._kinds.isdisjoint(RECORD_KINDS)
         # A frame that could not be read is told under the name that the venue has for its symbol.
-        self._about = None if self._symbols is None else {"", *self._symbols, *map(name_of, self._symbols)}
+        self._about = None if self._symbols is None else {"", *self._symbols, *map(name_of, self._symbols), *map(base_of, self._symbols)}
         self._cursor = 0
         self._told: dict[str, int] = {}
         self._features_s = self._health_s = self._said_s = 0.0

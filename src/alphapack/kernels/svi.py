@@ -22,8 +22,8 @@ LEVEL, SLOPE, BEND, SSE, PINNED = 0, 1, 2, 5, 6
 POINT = 8
 """Of a point besides: the linear unknowns, the weighted sum of squared residuals, 1.0 where the least variance is at its bound."""
 
-BEST, HERE, TRIAL = 0, POINT, 2 * POINT
-"""Points: the end of the best descent, where the present one stands, what it tries (or what the elimination solves for)."""
+TRIAL, HERE, BEST = 0, POINT, 2 * POINT
+"""Points: what a descent tries, which comes first and so has its numbers at their names; where it stands; the end of the best one."""
 CENTER, HALF, MEAN, FLOOR, UNIT, WEIGHT, XX, XY, YY, STEEPEST, LOW = range(3 * POINT, 3 * POINT + 11)
 """Of the sample: mean and half range of x; mean of w above the least that a slice may have, and that, in units of w; the unit; sum of
 weights; sums of squares and products of x and w; largest slope of a wing and least x, both in units."""
@@ -54,11 +54,20 @@ BEYOND = 2.0
 """How far m may lie outside the quotes, in half ranges."""
 SIGMA_MIN, SIGMA_MAX = 1e-4, 1e2
 """In half ranges: a slice that is sharper is a corner, one that is wider a parabola, to all the quotes can tell."""
-START_SIGMA = (0.03, 0.12, 0.4, 1.2)
-DESCENTS, STEPS_MAX = 3, 60
-RADIUS, CORNER, SECULAR, NEAR, PERFECT = 1.0, 0.05, 4, 0.1, 1e-20
+START_SIGMA = (0.6, 0.2, 0.05, 0.01, 2.0)
+"""Of the grid of starts, which has the middle of COLUMNS equal parts of the range for m."""
+DESCENTS, STEPS_MAX = 2, 60
+"""How many starts are gone on from, the best of each m first, and for how many steps at most."""
+RADIUS, CORNER, SECULAR = 1.0, 0.05, 4
+"""First region of trust, in which m counts in units of sigma and this; refinements of the damping that keeps a step within it."""
+NEAR, PERFECT, GAIN, GAIN_PERFECT = 0.1, 1e-20, 1e-12, 1e-24
+"""A descent ends this near to a better end (in sigma), a search at this part of the sum of squares about the mean, and a descent too
+where a step promises no more than these parts of the sum of squares and of that about the mean."""
+SHRINK, GROW, ENOUGH = 0.25, 0.75, 1e-3
+"""Parts of the promised gain: below the first the region shrinks, above the second it grows, above the third a step is taken."""
 RHOS = (-1.0, -0.92, -0.7, -0.4, 0.0, 0.4, 0.7, 0.92, 1.0)
 FALSE_POSITIONS, PRECISE, TOUCHING = 30, 1e-14, 1e-12
+"""Where rho is looked for with the least variance at its bound, and how far; a slope is at its bound within the last part of it."""
 
 DEGREE, ROOTS_MAX, INTERVALS_MAX = 10, 10, 8
 COEFFICIENTS = 0
@@ -130,8 +139,9 @@ def fit(x: Float64Array1D, w: Float64Array1D, weights: Float64Array1D, work: Flo
     grid(work, len(x))
     work[BEST + SSE] = math.inf
     for _ in range(DESCENTS):
-        start = STARTS
-        for column in range(1, COLUMNS):
+        # From the middle, where a flat smile stays.
+        start = STARTS + 3 * (COLUMNS // 2)
+        for column in range(COLUMNS):
             if work[STARTS + 3 * column] < work[start]:
                 start = STARTS + 3 * column
         if work[start] == math.inf or work[BEST + SSE] <= PERFECT * work[YY]:
@@ -215,16 +225,16 @@ def grid(work: Float64Array1D, n: int) -> None:
         work[start] = math.inf
         m = work[LOW] + 2.0 * (column + 0.5) / COLUMNS
         for sigma in START_SIGMA:
-            work[TRIAL + M], work[TRIAL + SIGMA] = m, sigma
+            work[M], work[SIGMA] = m, sigma
             eliminate(work, n)
-            if work[TRIAL + SSE] < work[start]:
-                work[start], work[start + 1], work[start + 2] = work[TRIAL + SSE], m, sigma
+            if work[SSE] < work[start]:
+                work[start], work[start + 1], work[start + 2] = work[SSE], m, sigma
 
 
 @njit
 def eliminate(work: Float64Array1D, n: int) -> None:
     """Find the best level, slope and bend of the trial point for its m and sigma; its sum of squares is not free of cancellation."""
-    m, sigma = work[TRIAL + M], work[TRIAL + SIGMA]
+    m, sigma = work[M], work[SIGMA]
     square = sigma * sigma
     sum_q, qq, xq, qy = 0.0, 0.0, 0.0, 0.0
     for i in range(n):
@@ -239,10 +249,10 @@ def eliminate(work: Float64Array1D, n: int) -> None:
     mean = sum_q / work[WEIGHT]
     work[Q], work[QQ], work[XQ], work[QY] = mean, qq - sum_q * mean, xq, qy
     wings(work)
-    slope, bend = work[TRIAL + SLOPE], work[TRIAL + BEND]
-    work[TRIAL + LEVEL] = slope * m - bend * mean
-    least = work[MEAN] + work[TRIAL + LEVEL] - sigma * (bend - math.sqrt(max((bend - slope) * (bend + slope), 0.0)))
-    work[TRIAL + PINNED] = 0.0
+    slope, bend = work[SLOPE], work[BEND]
+    work[LEVEL] = slope * m - bend * mean
+    least = work[MEAN] + work[LEVEL] - sigma * (bend - math.sqrt(max((bend - slope) * (bend + slope), 0.0)))
+    work[PINNED] = 0.0
     if least < 0.0:
         pin(work)
 
@@ -276,7 +286,7 @@ def wings(work: Float64Array1D) -> None:
             value = left_left * p * p + 2.0 * left_right * p * t + right_right * t * t - 2.0 * (to_left * p + to_right * t)
             if value < best:
                 best, left, right = value, p, t
-    work[TRIAL + SLOPE], work[TRIAL + BEND], work[TRIAL + SSE] = 0.5 * (right - left), 0.5 * (right + left), work[YY] + best
+    work[SLOPE], work[BEND], work[SSE] = 0.5 * (right - left), 0.5 * (right + left), work[YY] + best
 
 
 @njit
@@ -285,8 +295,8 @@ def pin(work: Float64Array1D) -> None:
     best, at = math.inf, 0
     for i in range(len(RHOS)):
         pinned(work, RHOS[i])
-        if work[TRIAL + SSE] < best:
-            best, at = work[TRIAL + SSE], i
+        if work[SSE] < best:
+            best, at = work[SSE], i
     low, rho, high = RHOS[max(at - 1, 0)], RHOS[at], RHOS[min(at + 1, len(RHOS) - 1)]
     # How the sum changes at both ends; where that is not known it is the opposite of the other end, which halves the interval.
     falling, rising, side = 0.0, 0.0, 0
@@ -304,14 +314,14 @@ def pin(work: Float64Array1D) -> None:
         rho = (low * rising - high * falling) / (rising - falling)
         if not low < rho < high:
             break
-    work[TRIAL + PINNED] = 1.0
+    work[PINNED] = 1.0
 
 
 @njit
 def pinned(work: Float64Array1D, rho: float) -> float:
     """Take the trial point over with its least variance at the bound; return how half its sum of squares changes with arccos(-rho)."""
     sine = math.sqrt((1.0 - rho) * (1.0 + rho))
-    m, sigma, weight, level = work[TRIAL + M], work[TRIAL + SIGMA], work[WEIGHT], work[MEAN]
+    m, sigma, weight, level = work[M], work[SIGMA], work[WEIGHT], work[MEAN]
     # Of a slice with a bend of 1: its mean, its product with the sample and its square; then how they change with the angle.
     mean = sigma * (1.0 - sine) - m * rho + work[Q]
     along = weight * mean * level + work[XY] * rho + work[QY]
@@ -324,8 +334,8 @@ def pinned(work: Float64Array1D, rho: float) -> float:
     bend_turned = 0.0
     if bend > steepest:
         bend, bend_turned = steepest, -math.copysign(steepest * sine / (1.0 + abs(rho)), rho)
-    work[TRIAL + LEVEL], work[TRIAL + SLOPE], work[TRIAL + BEND] = bend * sigma * (1.0 - sine) - level, bend * rho, bend
-    work[TRIAL + SSE] = weight * level * level + work[YY] + bend * (bend * square - 2.0 * along)
+    work[LEVEL], work[SLOPE], work[BEND] = bend * sigma * (1.0 - sine) - level, bend * rho, bend
+    work[SSE] = weight * level * level + work[YY] + bend * (bend * square - 2.0 * along)
     return float(bend * (0.5 * bend * square_turned - along_turned) + bend_turned * (bend * square - along))
 
 
@@ -336,8 +346,8 @@ def derive(work: Float64Array1D, n: int) -> None:
     With ``left = p^2`` and ``right = t^2`` all bounds are boxes, and ``level = least + sigma (t - p)^2 / 2`` is smooth. The Hessian is
     exact, or without the second derivatives of w (Gauss-Newton).
     """
-    level, slope, bend = work[TRIAL + LEVEL], work[TRIAL + SLOPE], work[TRIAL + BEND]
-    m, sigma, exact = work[TRIAL + M], work[TRIAL + SIGMA], work[EXACT]
+    level, slope, bend = work[LEVEL], work[SLOPE], work[BEND]
+    m, sigma, exact = work[M], work[SIGMA], work[EXACT]
     square, scaled = sigma * sigma, sigma * bend
     p, t = math.sqrt(max(bend - slope, 0.0)), math.sqrt(max(bend + slope, 0.0))
     lift = sigma * (t - p)
@@ -378,7 +388,7 @@ def derive(work: Float64Array1D, n: int) -> None:
         mm += heavy_m * by_m + curved * sine * sine
         ms += heavy_m * by_s + curved * sigma * sine * cosine
         ss += weight * by_s * by_s + e * by_s + curved * square * cosine * cosine
-    work[TRIAL + SSE] = sse
+    work[SSE] = sse
     work[GRADIENT], work[GRADIENT + 1], work[GRADIENT + 2], work[GRADIENT + 3], work[GRADIENT + 4] = v0, p0, t0, m0, s0
     vv = work[WEIGHT]
     at = HESSIAN
@@ -390,11 +400,11 @@ def derive(work: Float64Array1D, n: int) -> None:
 @njit
 def reduce(work: Float64Array1D) -> None:
     """Eliminate the first three unknowns, so far as they are not at a bound, from gradient and Hessian of the last two."""
-    slope, bend, steepest = work[TRIAL + SLOPE], work[TRIAL + BEND], work[STEEPEST]
+    slope, bend, steepest = work[SLOPE], work[BEND], work[STEEPEST]
     for k in range(3):
         pivot = work[HESSIAN + 6 * k]
         if k == 0:
-            free = work[TRIAL + PINNED] == 0.0
+            free = work[PINNED] == 0.0
         else:
             wing = bend - slope if k == 1 else bend + slope
             free = TOUCHING * bend < wing < (1.0 - TOUCHING) * steepest
@@ -418,20 +428,20 @@ def descend(work: Float64Array1D, n: int, m: float, sigma: float) -> None:
     next_m, next_s, length, gain, sse = m, log_sigma, 0.0, 0.0, math.inf
     work[EXACT] = 0.0
     for _ in range(STEPS_MAX):
-        work[TRIAL + M], work[TRIAL + SIGMA] = next_m, math.exp(next_s)
+        work[M], work[SIGMA] = next_m, math.exp(next_s)
         eliminate(work, n)
         derive(work, n)
-        trial = work[TRIAL + SSE]
-        if sse - trial < 0.25 * gain:
+        trial = work[SSE]
+        if sse - trial < SHRINK * gain:
             radius = 0.25 * length
-        elif sse - trial > 0.75 * gain:
+        elif sse - trial > GROW * gain:
             radius = max(radius, 2.0 * length)
-        if sse - trial > 1e-3 * gain:
+        if sse - trial > ENOUGH * gain:
             # While Gauss-Newton steps halve the sum at least, second derivatives of w would not help.
             work[EXACT] = 1.0 if trial > 0.5 * sse else 0.0
             m, log_sigma, sse = next_m, next_s, trial
             for i in range(POINT):
-                work[HERE + i] = work[TRIAL + i]
+                work[HERE + i] = work[i]
             reduce(work)
             apart = max(abs(m - work[BEST + M]), abs(work[HERE + SIGMA] - work[BEST + SIGMA]))
             if sse >= work[BEST + SSE] and apart < NEAR * work[BEST + SIGMA]:
@@ -460,7 +470,7 @@ def descend(work: Float64Array1D, n: int, m: float, sigma: float) -> None:
         step_m, step_s = (next_m - m) / unit, next_s - log_sigma
         length = math.sqrt(step_m * step_m + step_s * step_s)
         gain = -2.0 * (g * step_m + h * step_s) - (gg * step_m * step_m + 2.0 * gh * step_m * step_s + hh * step_s * step_s)
-        if not gain > 1e-12 * sse + 1e-24 * work[YY]:
+        if not gain > GAIN * sse + GAIN_PERFECT * work[YY]:
             break
 
 

@@ -171,10 +171,9 @@ def fit(x: Float64Array1D, w: Float64Array1D, weights: Float64Array1D | None = N
 
 def _line(name: str, values: Float64Array1D) -> Float64Array1D:
     """Return the values as the kernels take them."""
-    line = np.ascontiguousarray(values, dtype=np.float64)
-    if line.ndim != 1:
+    if np.ndim(values) != 1:
         raise ValueError(f"expected {name} in one dimension, found shape {np.shape(values)}")
-    return line
+    return np.ascontiguousarray(values, dtype=np.float64)
 
 
 def _refusal(x: Float64Array1D, w: Float64Array1D, weights: Float64Array1D) -> str:
