@@ -83,7 +83,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_python_of_the_readme_runs(simulated: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(simulated.parent)
-    features, forecasts = blocks(README, "python")
+    features, forecasts, smiles = blocks(README, "python")
     exec(features, {})
     printed = capsys.readouterr().out.splitlines()
     assert printed[1].startswith(f"{int(BookState.LIVE)} ") and printed[2].startswith("['sim:BTCUSDT'] 0 0 ")
@@ -91,6 +91,9 @@ def test_the_python_of_the_readme_runs(simulated: Path, monkeypatch: pytest.Monk
     sigmas, fit, _ = capsys.readouterr().out.splitlines()
     assert all(abs(sigma / 0.0039 - 1) < 0.1 for sigma in literal_eval(sigmas))
     assert " True " in fit
+    exec(smiles, {})
+    smile, implied, chain = capsys.readouterr().out.splitlines()
+    assert smile.startswith("full ") and smile.endswith(" True") and "nan" in implied and " percent [] [('27MAR26', " in chain
 
 
 def test_the_answers_in_the_documents_are_the_answers(engine: Engine) -> None:
