@@ -56,7 +56,7 @@ SIGMA_MIN, SIGMA_MAX = 1e-4, 1e2
 """In half ranges: a slice that is sharper is a corner, one that is wider a parabola, to all the quotes can tell."""
 START_SIGMA = (0.6, 0.2, 0.05, 0.01, 2.0)
 """Of the grid of starts, which has the middle of COLUMNS equal parts of the range for m."""
-DESCENTS, STEPS_MAX = 2, 60
+DESCENTS, STEPS_MAX = 2, 150
 """How many starts are gone on from, the best of each m first, and for how many steps at most."""
 RADIUS, CORNER, SECULAR = 1.0, 0.05, 4
 """First region of trust, in which m counts in units of sigma and this; refinements of the damping that keeps a step within it."""
