@@ -28,6 +28,7 @@ from alphapack.models.instruments import YEAR_MS, instrument
 
 CHAINS = DATA / "options" / "deribit_chains_20260115-20260315.csv.xz"
 PICTURE = PROJECT / "docs" / "pictures" / "options.svg"
+NEAR_SD = 3.0
 LIQUID = 5
 """A tenor is liquid where so many strikes have both a bid and an ask."""
 DELTA_MEDIAN, DELTA_P99, MARK_MEDIAN = 1e-4, 0.017, 1.6e-5
@@ -118,10 +119,11 @@ def tables(seen: Seen, quotes: list[dict[str, str]]) -> list[str]:
         lines.append(f"| {quality} | {counts[0]:,} | {counts[1]:,} |")
     slices = [one for one in made.values() if one.svi is not None]
     inside = sum(any(a < outer[1] and b > outer[0] for a, b in one.svi.arbitrage()) for one in slices if one.svi for outer in [_outer(one)])
+    near = sum(any(a < reach and b > -reach for a, b in one.svi.arbitrage()) for one in slices if one.svi for reach in [_reach(one)])
     lines += [
         "",
         f"{len(slices):,} SVI slices; of {sum(one.butterfly_free is False for one in slices):,} a butterfly somewhere is an arbitrage, "
-        f"of {inside:,} between the outer quotes; "
+        f"of {inside:,} between the outer quotes, of {near:,} within {NEAR_SD:g} standard deviations; "
         f"a calendar of {sum(one.calendar_free is False for one in made.values()):,} of {len(made):,} tenors",
         "",
         "why rows were rejected:",
@@ -132,6 +134,12 @@ def tables(seen: Seen, quotes: list[dict[str, str]]) -> list[str]:
         for row in surface.rejected
     )
     return lines + [f"- {count:,}: {reason}" for reason, count in reasons.most_common(8)]
+
+
+def _reach(one: Tenor) -> float:
+    """Return how far ``NEAR_SD`` standard deviations are, in log-moneyness."""
+    assert one.atm is not None, "a slice has a level"
+    return NEAR_SD * one.atm * math.sqrt(one.t)
 
 
 def _outer(one: Tenor) -> tuple[float, float]:

@@ -130,5 +130,6 @@ except AttributeError as error:
     assert ran.stdout.splitlines() == [
         "[]",
         "alphapack.facade",
-        "module 'alphapack' has no attribute 'repaly'; public names: __version__, chain, forecast_vol, garch, har, implied_vol, replay, smile",
+        "module 'alphapack' has no attribute 'repaly'; public names: "
+        "__version__, chain, forecast_vol, garch, har, implied_vol, replay, smile",
     ]

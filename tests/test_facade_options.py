@@ -80,3 +80,11 @@ def test_options_smile_of_deribits_recorded_chain(data: Path) -> None:
     march = next(one for one in made.tenors if one.tenor == "27MAR26")
     assert (march.atm, march.rr25, march.fly25) == pytest.approx((0.563, -0.130, 0.022), abs=0.004)
     assert made.ref_tenor_days == 30.0 and made.rejected == [] and made.iv_unit == "fraction"
+
+
+def test_options_smile_of_a_chain_needs_a_time_that_is_one() -> None:
+    row: dict[str, Any] = {"instrument_name": "BTC-27MAR26-70000-C", "underlying_price": 66_000.0, "mark_iv": 56.3}
+    assert ap.chain([{**row, "snapshot_ms": np.int64(T0)}]).ts_ms == ap.chain([{**row, "timestamp": float(T0)}]).ts_ms == T0
+    for stamp in ("2026-02-06T09:35:16Z", 1.5, math.nan, True):
+        with pytest.raises(ValueError, match=r"expected timestamp of a row in whole milliseconds, found .*: give ts_ms"):
+            ap.chain([{**row, "timestamp": stamp}])

@@ -200,7 +200,11 @@ def recorded(
             digest.update(msgspec.msgpack.encode(page))
         folder = f"capture-{digest.hexdigest()}"  # Another past is another course of events.
 
+    capture = recording.capture
+
     async def follow(runner: Runner) -> None:
+        runner.starting("reading option chains")
+        await asyncio.to_thread(capture.load)
         await runner.play(recording, speed, lambda reason: recording.reject(reason, runner.engine.seq), WORKS, WORK_DELAY_NS)
 
     text = f"capture {', '.join(path.name for path in recording.capture.paths)}"

@@ -353,10 +353,10 @@ def chain(
     ts_ms : int, optional
         When the chain was; left out: the newest ``timestamp``, ``creation_timestamp`` or ``snapshot_ms`` of its rows, else now.
     base : str, optional
-        The coin; rows of others are rejected.
+        The coin, left out that of the first named row; rows of others are rejected.
     spot, forward, k_unit, iv_unit
         As ``POST /api/options/chain`` takes them.
-    delta : "forward", "spot" or "premium_adjusted"
+    delta : "forward" or "premium_adjusted"
         Whose 25 the strikes of rr25 and fly25 have.
 
     Returns
@@ -372,9 +372,15 @@ def chain(
     """
     listed = list(rows)
     if ts_ms is None:
-        stamps = [stamp for row in listed if isinstance(row, Mapping) for name in STAMPS if isinstance(stamp := row.get(name), int)]
+        stamps = [_stamp(name, row[name]) for row in listed if isinstance(row, Mapping) for name in STAMPS if row.get(name) is not None]
         ts_ms = max(stamps, default=SystemClock().now_ns() // NANOS_PER_MS)
     return chain_model.build(listed, ts_ms, base=base, spot=spot, forward=forward, k_unit=k_unit, iv_unit=iv_unit, delta=delta)
+
+
+def _stamp(name: str, value: object) -> int:
+    if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool) and value == value // 1:
+        return int(value)
+    raise ValueError(f"expected {name} of a row in whole milliseconds, found {str(value)[:60]!r}: give ts_ms")
 
 
 def _vector(values: npt.ArrayLike, name: str) -> Float64Array1D:

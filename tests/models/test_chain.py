@@ -498,20 +498,24 @@ def test_options_smile_the_headline_and_the_slope_are_of_constant_maturity() -> 
     assert made.iv_term_slope == pytest.approx(slope, rel=1e-12)
 
 
-def test_options_smile_the_nearest_tenors_stand_in_with_their_own_time() -> None:
+def test_options_smile_the_nearest_tenors_stand_in_for_a_month_and_a_week() -> None:
     made = build([*quotes(10), *quotes(20)], NOW_MS, forward=70_000.0)
     ten, twenty = made.tenors
     assert made.ref_tenor_days == pytest.approx(20.0) and made.rr25 == pytest.approx(twenty.rr25)
     assert ten.atm is not None and twenty.atm is not None
-    assert made.iv_term_slope == pytest.approx((twenty.atm - ten.atm) / (math.sqrt(20 / 365) - math.sqrt(10 / 365)))
+    assert made.iv_term_slope == pytest.approx((twenty.atm - ten.atm) / (math.sqrt(30 / 365) - math.sqrt(7 / 365)))
+    near = build([*quotes(7), *quotes(7.00001)], NOW_MS, forward=70_000.0)
+    assert near.iv_term_slope == pytest.approx(0.0, abs=1e-3), "two tenors that are nearly one have no slope to speak of"
     assert build(quotes(60) + quotes(90), NOW_MS, forward=70_000.0).iv_term_slope is None  # Both ends would be the tenor of 60 days.
 
 
-def test_options_smile_a_tenor_of_one_strike_serves_the_level_alone() -> None:
+def test_options_smile_a_tenor_of_one_strike_serves_the_slope_alone() -> None:
     made = build([*quotes(20), {"k": 70_000.0, "tenor": "30d", "type": "call", "iv": 0.9}], NOW_MS, forward=70_000.0)
     twenty, thirty = made.tenors
     assert (thirty.quality, thirty.atm, thirty.rr25, thirty.fly25) == ("atm", 0.9, None, None)
-    assert (made.atm, made.rr25, made.ref_tenor_days) == (0.9, pytest.approx(twenty.rr25), pytest.approx(20.0))
+    assert (made.atm, made.rr25, made.ref_tenor_days) == (twenty.atm, pytest.approx(twenty.rr25), pytest.approx(20.0)), "of one maturity"
+    assert twenty.atm is not None
+    assert made.iv_term_slope == pytest.approx((0.9 - twenty.atm) / (math.sqrt(30 / 365) - math.sqrt(7 / 365)))
 
 
 def test_options_smile_total_variance_that_falls_is_no_free_calendar() -> None:
@@ -557,7 +561,9 @@ def test_options_smile_a_posted_chain_is_read() -> None:
         (b'{"chain":[],"ts_ms":1}', "expected ts_ms in milliseconds from 1973 to 2100, found 1"),
         (b'{"chain":[NaN]}', "malformed"),
         (b'{"chain":' + b"[" * 100_000, "nested too deep|truncated|malformed"),
-        (b'{"chain":[' + b"1," * 200_000 + b"1]}", "expected at most 200,000 rows in a chain, found 200,001"),
+        (b'{"chain":[' + b"1," * 200_000 + b"1]}", "expected rows of named fields, found values of less than 8 bytes each"),
+        (b'{"chain":[' + b"{}," * 200_000 + b"{}]}", "expected at most 200,000 rows in a chain, found more"),
+        (b'{"chain":[' + b"12345678," * 200_000 + b"1]}", "expected at most 200,000 rows in a chain, found 200,001"),
     ],
 )
 def test_options_smile_a_wrong_envelope_is_an_error(raw: bytes, match: str) -> None:
@@ -647,3 +653,57 @@ def test_options_smile_every_tenor_of_two_recorded_months_has_a_smile_or_a_reaso
         for tenor in surface.tenors:
             assert tenor.quality in ("full", "extrapolated", "unfit", "sparse") or tenor.reason
             assert tenor.atm is not None and 0.1 < tenor.atm < 5.0
+
+
+def test_options_smile_repeated_rows_cost_no_more_than_others() -> None:
+    n = 100_000
+    made = build([{"k": 1.0, "tenor": "7d", "type": "call", "iv": 0.5}] * n, NOW_MS)
+    assert (made.accepted, made.rejected_count) == (1, n - 1)
+    assert made.rejected[-1].reason == "expected one row a tenor, strike and type, found row 0 again"
+
+
+def test_options_smile_a_chain_is_of_one_underlying() -> None:
+    rows = [
+        {"instrument_name": f"{base}-27MAR26-{strike}-C", "underlying_price": price, "mark_iv": 0.5}
+        for base, price in (("BTC", 66_000.0), ("ETH", 1_900.0))
+        for strike in (int(price), int(1.1 * price))
+    ]
+    made = build([{"instrument_name": "nonsense"}, *rows], NOW_MS)
+    assert made.tenors[0].forward == 66_000.0 and [one.index for one in made.rejected] == [0, 3, 4]
+    assert made.rejected[1].reason == "expected an option on BTC, found ETH-27MAR26-1900-C"
+
+
+@pytest.mark.parametrize("name", ["garbage", "ETH-27MAR26-1900-C", "BTC-1JAN20-60000-C"])
+def test_options_smile_a_named_row_that_is_rejected_says_nothing_of_the_unit_of_k(name: str) -> None:
+    order = [{"k": 0.9, "tenor": "7d", "type": "call", "iv": 0.6}, {"k": 1.1, "tenor": "7d", "type": "put", "iv": 0.7}]
+    made = build([*order, {"instrument_name": name}], NOW_MS, base="BTC")
+    assert made.rr25 == pytest.approx(0.0608897, abs=1e-6) and made.rejected_count == 1
+
+
+def test_options_smile_mixed_units_are_rejected_whatever_unit_was_stated() -> None:
+    rows = [{"k": k, "tenor": "7d", "type": "call", "iv": iv} for k, iv in ((0.9, 60.0), (1.0, 0.55), (1.1, 70.0))]
+    made = build(rows, NOW_MS, iv_unit="percent")
+    assert [(one.index, one.reason) for one in made.rejected] == [
+        (1, "expected iv in the unit of the chain, percent, found mixed units: 0.55")
+    ]
+    assert made.tenors[0].ivs == [0.6, 0.7]
+
+
+def test_options_smile_a_named_row_may_call_its_volatility_iv() -> None:
+    made = build([{"instrument_name": "BTC-27MAR26-60000-C", "underlying_price": 60_000.0, "iv": 0.5}], NOW_MS)
+    assert made.accepted == 1 and made.tenors[0].ivs == [0.5]
+
+
+def test_options_smile_spot_deltas_of_a_chain_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected delta as one of forward, premium_adjusted, found 'spot'"):
+        build([], NOW_MS, delta="spot")
+    with pytest.raises(ValueError, match="expected forward as a finite number above zero"):
+        build([], NOW_MS, forward=10**400)
+
+
+def test_options_smile_level_of_the_headline_is_of_its_maturity() -> None:
+    made = build(
+        [{"k": 1.0, "tenor": "30d", "type": "call", "iv": 0.9}, *({"k": k, "tenor": "60d", "type": "call", "iv": 0.5} for k in (0.9, 1.1))],
+        NOW_MS,
+    )
+    assert made.ref_tenor_days == pytest.approx(60.0) and made.atm == pytest.approx(0.5)

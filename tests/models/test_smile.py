@@ -161,7 +161,8 @@ def test_options_smile_a_strike_is_found_again_from_its_delta(
     delta = float(smile.delta(strike, vol, t, forward, call, convention, discount)[0])
     found = smile.strike_of_delta(delta, vol, t, forward, call, convention, discount)
     assert smile.delta(found, vol, t, forward, call, convention, discount)[0] == pytest.approx(delta, rel=1e-9, abs=1e-15)
-    if 1e-6 < abs(delta) / discount < 1 - 1e-6 and not (call and convention.startswith("premium")):
+    undiscounted = abs(delta) / (discount if convention.endswith("spot") else 1.0)
+    if 1e-6 < undiscounted < 1 - 1e-6 and not (call and convention.startswith("premium")):
         assert math.log(found / strike) == pytest.approx(0.0, abs=1e-9 * s)
 
 
@@ -471,3 +472,36 @@ def test_options_smile_bad_arguments_of_deltas_are_refused() -> None:
         on(SVI).total_variance([math.nan])
     with pytest.raises(ValueError, match=r"expected strikes .* found 0.0"):
         on(SVI).vol([0.0])
+
+
+def test_options_smile_that_dips_between_two_quotes_is_read_linearly() -> None:
+    """Hours before an expiry SVI may meet every quote and dip where none is."""
+    strikes = np.array([86_000.0, 87_000.0, 88_000.0, 89_000.0, 90_000.0, 91_000.0, 92_000.0])
+    forward, t = 89_540.0, 0.0006
+    dip = Svi(1e-8, 0.0052, -0.05, math.log(89_560.0 / forward), 1e-4)
+    ivs = np.sqrt(dip.total_variance(np.log(strikes / forward)) / t)
+    made = smile.fit(strikes, ivs, t, forward)
+    at = strikes.searchsorted(made.k_atm)
+    assert made.quality == "unfit" and made.svi is None
+    assert made.atm is not None and min(ivs[at - 1 : at + 1]) <= made.atm <= max(ivs[at - 1 : at + 1])
+
+
+def test_options_smile_roots_around_a_kink_are_found() -> None:
+    x, vols, t = np.array([0.0367, 0.0609, 0.2936]), np.array([3.23, 0.51, 3.46]), 0.01
+    made = smile.fit(np.exp(x), vols, t)
+    assert made.k25c is not None
+    grid = np.linspace(0.0, 1.5, 2_000_001)
+    sizes = smile.delta(np.exp(grid), np.sqrt(made.total_variance(grid) / t), t)
+    first = grid[1:][(sizes[:-1] >= 0.25) & (sizes[1:] < 0.25)][0]
+    assert math.log(made.k25c) == pytest.approx(first, abs=2e-6)
+
+
+@pytest.mark.parametrize("number", [np.float64, np.float32, int])
+def test_options_smile_of_numpys_scalars_is_of_plain_numbers(number: type) -> None:
+    made = smile.fit([0.9, 1.0, 1.1], [0.6, 0.5, 0.7], number(1), number(1))
+    assert all(
+        type(value) in (float, int, str, tuple, bool, type(None)) for value in msgspec.structs.astuple(made) if value is not made.svi
+    )
+    assert msgspec.json.decode(msgspec.json.encode(made))["k25c"] == made.k25c
+    with pytest.raises(ValueError, match="expected log-moneynesses"):
+        made.total_variance([math.inf])

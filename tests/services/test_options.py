@@ -155,6 +155,25 @@ def test_options_smile_leaves_the_context_after_twelve_hours() -> None:
     assert fed.context() == {} and fed.smile().age_ms == CONTEXT_MS + 1, "it is still served, with its age"
 
 
+def test_options_smile_of_another_time_leaves_the_context_all_the_same() -> None:
+    fed = Fed()
+    fed.take(json.dumps({"chain": ORDER, "ts_ms": T0 + 1_000 * CONTEXT_MS}).encode(), POSTED)
+    assert "rr25" in fed.context()
+    fed.step(Heartbeat, ts_ms=T0 + CONTEXT_MS + 1)
+    assert fed.context() == {}
+    fed.take(json.dumps({"chain": ORDER, "ts_ms": T0}).encode(), POSTED)
+    assert fed.context() == {}, "twelve hours old when it came"
+
+
+def test_options_smile_past_goes_forward_and_tells_what_was_posted() -> None:
+    fed = Fed()
+    for minutes, source in ((0, "recorded"), (20, POSTED), (-60, POSTED), (60, "recorded")):
+        body = json.dumps({"chain": rows(), "ts_ms": T0 + 60_000 * minutes}).encode()
+        fed.take(body, source, ts_ms=max(fed.engine.now_ns // MS, T0 + 60_000 * minutes))
+    past = fed.engine.options.past("BTC", 0, 10)
+    assert past["ts_ms"] == [T0, T0 + 1_200_000, T0 + 3_600_000] and past["posted"] == [0.0, 1.0, 0.0]
+
+
 def test_options_smile_of_a_chain_without_a_good_row_replaces_nothing() -> None:
     fed = Fed()
     fed.take(rows())

@@ -209,7 +209,7 @@ def test_options_smile_a_posted_chain_may_hold_bad_rows_and_moneyness(tmp_path: 
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "\n\n", "a,b,c\n1,2,3\n", "ts_ms,open,high,low,close,volume\n1,2,3,4,5,6\n", '[{"instrument_name":"x"}]', '{"chains":1}'),
+        *("", "\n\n", "a,b,c\n1,2,3\n", "ts_ms,open,high,low,close,volume\n1,2,3,4,5,6\n", '[{"name":"x"}]', '{"chains":1}'),
         '1770370516484000000 {"chain":1,"instrument_name":"BTC-27MAR26-70000-C"}\n',
         '{"result":1,"instrument_name":"x"}\n{"result":1,"instrument_name":"x"}\n',
     ],
@@ -237,3 +237,31 @@ def test_options_smile_a_nested_recording_is_one_chain(data: Path) -> None:
     ((ts_ms, base, body),) = read(data / "options" / "deribit_BTC_8expiries_20260207.json.gz")
     assert (ts_ms, base, len(body["chain"]), body["spot"]) == (1_770_489_563_889, "BTC", 536, 69_430.2)
     assert len({row["instrument_name"].split("-")[1] for row in body["chain"]}) == 8
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\x00\x01\r\x02\r\xff", b"a,b\rc\nd", bytes(range(256)) * 20, b"\r\r\r\n", b'"unclosed\r', b"", b"\xef\xbb\xbf\r"],
+    ids=["binary", "bare return", "all bytes", "returns", "quote", "empty", "mark"],
+)
+def test_options_smile_no_file_is_taken_for_chains_by_mistake_or_ends_the_question(tmp_path: Path, content: bytes) -> None:
+    for suffix in (".raw", ".csv", ".bin", ".json", ".gz"):
+        path = tmp_path / f"some{suffix}"
+        path.write_bytes(content)
+        assert not is_chain_file(path)
+
+
+def test_options_smile_of_all_recorded_files_three_are_chains(data: Path) -> None:
+    found = {path.name for path in data.rglob("*") if is_chain_file(path)}
+    assert found == {
+        "deribit_BTC_8expiries_20260207.json.gz",
+        "deribit_chain_full_20260206T093516Z.csv.gz",
+        "deribit_chains_20260115-20260315.csv.xz",
+    }
+
+
+def test_options_smile_rows_without_a_chain_around_them_are_told_so(tmp_path: Path) -> None:
+    path = put(tmp_path / "rows.json", '[{"instrument_name":"BTC-27MAR26-70000-C"}]')
+    assert is_chain_file(path)
+    with pytest.raises(ChainFileError, match="expected the JSON of a chain with its time, found a list"):
+        list(snapshots(path))

@@ -101,6 +101,9 @@ def test_options_smile_of_a_posted_chain_is_answered_when_it_is_durable(tmp_path
         (b'{"chain": [], "spot": -1.0}', Invalid, "expected spot as a finite number above zero, found -1.0"),
         (b'{"chain": [], "k_unit": "delta"}', Invalid, "Invalid enum value"),
         (b'{"chain": [], "ts_ms": 5}', Invalid, "expected ts_ms in milliseconds"),
+        (b'{"chain": [], "ts_ms": 4102444700000}', Invalid, "found 4102444700000: in the future"),
+        (b'{"chain": [%b0]}' % (b"0," * 100_000), Invalid, "expected rows of named fields"),
+        (b'{"chain": [%b{}]}' % (b"{}," * 200_000), Invalid, "expected at most 200,000 rows"),
     ],
 )
 def test_options_smile_chain_that_is_none_is_refused_and_not_taken(
@@ -127,6 +130,15 @@ def test_options_smile_chain_of_bad_rows_is_answered_with_their_reasons(tmp_path
     serving(tmp_path, test)
 
 
+async def read(one: Serving) -> Any:
+    """Post a chain as often as it takes until there is place for it."""
+    while True:
+        try:
+            return await one.runner.chain(BTC, body())
+        except Busy:
+            await asyncio.sleep(0.001)
+
+
 def held(release: threading.Event) -> Mapping[str, Work]:
     def work(request: bytes) -> bytes:
         assert release.wait(PATIENCE_S)
@@ -144,6 +156,11 @@ def test_options_smile_chains_that_wait_are_bounded(tmp_path: Path, monkeypatch:
         await until(lambda: len(one.host.engine.outstanding) == 2)
         with pytest.raises(Busy, match="expected at most 2 option chains at once"):
             await one.runner.chain(BTC, body())
+        waiting[0].cancel()
+        await asyncio.gather(waiting[0], return_exceptions=True)
+        with pytest.raises(Busy):  # A chain keeps its place until it was read, whoever has left.
+            await one.runner.chain(BTC, body())
+        waiting[0] = asyncio.create_task(read(one))
         release.set()
         assert [taken.accepted for taken in await asyncio.gather(*waiting)] == [2, 2]
         assert (await one.runner.chain(BTC, body())).accepted == 2
@@ -207,6 +224,46 @@ def test_options_smile_chain_is_refused_where_nothing_is_taken(tmp_path: Path) -
             await one.runner.chain(BTC, body())
 
     serving(tmp_path / "full", full)
+
+
+def test_options_smile_of_a_base_asset_whose_name_looks_like_a_pair(tmp_path: Path) -> None:
+    async def test(one: Serving) -> None:
+        one.runner.step(Chain(one.host.engine.seq + 1, one.host.engine.now_ns, "WBTC", "recorded", body()))
+        one.runner.hand_over()
+        await until(lambda: one.runner.underlying("wbtc") is not None)
+        said = one.runner.smile("WBTC")
+        assert (said.base, said.symbol) == ("WBTC", "WBTC")
+        history = one.runner.history("smile", "WBTC", 0, 5)
+        assert history is not None and len(history["ts_ms"]) == 1
+        assert (await one.runner.chain("WBTC", body())).base == "WBTC"
+
+    serving(tmp_path, test)
+
+
+def test_options_smile_chain_just_before_the_end_of_a_recording_is_read(tmp_path: Path) -> None:
+    lines = market_lines(50)
+    last_ms = lines[-1][0] // 1_000_000
+    frames, chains = write_capture(tmp_path, lines), tmp_path / "BTCUSDT_chain.csv"
+    chains.write_text(f"ts_ms,k,tenor,type,iv\n{last_ms - 10},0.9,7d,call,0.6\n{last_ms - 10},1.1,7d,put,0.7\n")
+    summary = app.replay(app.Settings(), [frames, chains], complain=pytest.fail)
+    assert summary.chains["BTC"].chains == 1, "of the base asset of the pair in its name"
+
+
+def test_options_smile_chains_before_a_capture_do_not_move_its_history(tmp_path: Path) -> None:
+    frames, chains = write_capture(tmp_path, market_lines(50)), tmp_path / "BTC_chain.csv"
+    chains.write_text(f"ts_ms,k,tenor,type,iv\n{START_NS // 1_000_000 - 86_400_000},0.9,7d,call,0.6\n")
+    recording = app.record_of([chains, frames], app.Settings(), None, pytest.fail)
+    assert recording.capture is not None and recording.capture.start_ns() == START_NS
+    alone = app.record_of([chains], app.Settings(), None, pytest.fail)
+    assert alone.capture is not None and alone.capture.start_ns() == START_NS - 86_400 * 1_000_000_000
+
+
+def test_options_smile_file_without_quotes_is_complained_of(tmp_path: Path) -> None:
+    chains = tmp_path / "BTC_chain.csv"
+    chains.write_text("ts_ms,k,tenor,type,iv\n")
+    complaints: list[str] = []
+    app.replay(app.Settings(), [chains], complain=complaints.append)
+    assert len(complaints) == 1 and "expected option quotes, found a file without any" in complaints[0]
 
 
 def test_options_smile_chains_of_a_recording_play_with_its_frames(tmp_path: Path) -> None:

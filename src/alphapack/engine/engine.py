@@ -43,6 +43,7 @@ REJECTIONS_NS = NANOS_PER_S
 """A venue's unusable frames are reported at most this often, with their count, so that garbage cannot flood the ledger."""
 
 _frame_head = struct.Struct("<QqIQ")
+_request_head = struct.Struct("<QIQ")
 _encode = msgspec.msgpack.Encoder().encode
 _encode_record = msgspec.json.Encoder().encode
 
@@ -164,6 +165,11 @@ class Engine:
             assert isinstance(entry, Frame)
             origin, payload = _origin(entry.venue, entry.symbol), entry.payload
             self._digest.update(_frame_head.pack(entry.seq, entry.ts_ns, len(origin), len(payload)) + origin + payload)
+        elif kind is Chain:
+            assert isinstance(entry, Chain)
+            origin, payload = _origin(entry.source, entry.base), entry.body
+            self._digest.update(_frame_head.pack(entry.seq, entry.ts_ns, len(origin), len(payload)) + origin)
+            self._digest.update(payload)
         else:
             self._digest.update(_encode(entry))
         self._handlers[kind](entry)
@@ -174,7 +180,7 @@ class Engine:
     def emit(self, record: Record) -> None:
         """Take a record into the result of this step and into the digest."""
         self._records.append(record)
-        self.records_kept += type(record) is not WorkRequested
+        self.records_kept += 1
         self._digest.update(_encode_record(record))
 
     def observe(self, values: bytes) -> None:
@@ -186,7 +192,9 @@ class Engine:
         self._requests += 1
         if work in self._result_handlers:
             self.outstanding[self._requests] = Asked(self.now_ns, work, body)
-        self.emit(WorkRequested(self._requests, work, body))
+        self._records.append(WorkRequested(self._requests, work, body))
+        self._digest.update(_request_head.pack(self._requests, len(work), len(body)) + work.encode())
+        self._digest.update(body)  # As it is: a body may be megabytes.
         return self._requests
 
     def after(self, delay_ns: int, timer: str, argument: str = "") -> None:

@@ -141,6 +141,37 @@ def halved(kind: int, curve: Float64Array1D, role: int, adjusted: bool, target: 
 
 
 @njit
+def crossing_between(curve: Float64Array1D, role: int, adjusted: bool, target: float, near: float, far: float) -> float:
+    """Return what ``crossing`` looks for between two neighbours of its scan on a linear smile, NaN where there is none.
+
+    Such a smile has kinks where its quotes are, and may cross twice around one: it is looked at in each that lies between.
+    """
+    kind, n, turn = LINEAR, len(curve) // 2, 1 if far > near else -1
+    is_outward = (far - near) * (1 if role >= 0 else -1) > 0.0
+    first, last = 0, n
+    while first < last:
+        middle = (first + last) // 2
+        if curve[middle] > near if far > near else curve[middle] >= near:
+            last = middle
+        else:
+            first = middle + 1
+    at = first if turn > 0 else first - 1
+    before, size_before = near, size_at(kind, curve, near, role, adjusted)
+    is_inside = True
+    while is_inside:
+        is_inside = 0 <= at < n and (curve[at] - far) * turn < 0.0
+        x = curve[at] if is_inside else far
+        beyond = size_at(kind, curve, x, role, adjusted)
+        if is_outward and size_before >= target > beyond:
+            return halved(kind, curve, role, adjusted, target, before, x)
+        if not is_outward and beyond >= target > size_before:
+            return halved(kind, curve, role, adjusted, target, x, before)
+        before, size_before = x, beyond
+        at += turn
+    return math.nan
+
+
+@njit
 def crossing(kind: int, curve: Float64Array1D, role: int, adjusted: bool, target: float) -> float:
     """Return the x nearest the forward at which the size falls through ``target`` on the way out of the money, NaN where none is.
 
@@ -153,14 +184,23 @@ def crossing(kind: int, curve: Float64Array1D, role: int, adjusted: bool, target
         step = -step
     outward = inward = size_at(kind, curve, 0.0, role, adjusted)
     for i in range(1, int((WITHIN + 0.5 * s) * STEPS) + 1):
-        beyond = size_at(kind, curve, step * i, role, adjusted)
-        if outward >= target > beyond:
-            return halved(kind, curve, role, adjusted, target, step * (i - 1), step * i)
+        found, near, far = math.nan, step * (i - 1), step * i
+        beyond = size_at(kind, curve, far, role, adjusted)
+        if kind == LINEAR:
+            found = crossing_between(curve, role, adjusted, target, near, far)
+        elif outward >= target > beyond:
+            found = halved(kind, curve, role, adjusted, target, near, far)
         outward = beyond
-        beyond = size_at(kind, curve, -step * i, role, adjusted)
-        if beyond >= target > inward:
-            return halved(kind, curve, role, adjusted, target, -step * i, -step * (i - 1))
+        if not math.isnan(found):
+            return found
+        beyond = size_at(kind, curve, -far, role, adjusted)
+        if kind == LINEAR:
+            found = crossing_between(curve, role, adjusted, target, -near, -far)
+        elif beyond >= target > inward:
+            found = halved(kind, curve, role, adjusted, target, -far, -near)
         inward = beyond
+        if not math.isnan(found):
+            return found
     return math.nan
 
 

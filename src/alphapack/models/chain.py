@@ -5,7 +5,9 @@ forward and one smile a tenor, and the surface's risk reversal, butterfly and te
 """
 
 import math
+import sys
 from collections.abc import Sequence
+from typing import get_args
 
 import msgspec
 import numpy as np
@@ -17,6 +19,10 @@ from alphapack.models.smile import Convention, Smile
 from alphapack.models.svi import Svi, calendar_free
 
 ROWS_MAX = 200_000
+VALUE_BYTES = 8
+"""What a value takes on average at least, with its name."""
+CONVENTIONS: tuple[Convention, ...] = ("forward", "premium_adjusted")
+"""Spot deltas would need a discount factor a tenor."""
 STRIKES_MAX = 1_000
 REJECTED_MAX = 1_000
 """Rejected rows that a surface names; it counts them all."""
@@ -109,6 +115,11 @@ _body = msgspec.json.Decoder(Body)
 
 def read(raw: bytes) -> Body:
     """Return the envelope of a chain, its rows still as they came. Raises ``ValueError`` for one that is none."""
+    # Decoding holds the interpreter's lock. What has more rows or values than a chain can have is refused before.
+    if raw.count(b"{") > ROWS_MAX + 1:
+        raise ValueError(f"expected at most {ROWS_MAX:,} rows in a chain, found more")
+    if raw.count(b",") > len(raw) // VALUE_BYTES + 1_000:
+        raise ValueError(f"expected rows of named fields, found values of less than {VALUE_BYTES} bytes each")
     try:
         body = _body.decode(raw)
     except RecursionError:
@@ -121,8 +132,8 @@ def read(raw: bytes) -> Body:
 
 def _check_envelope(rows: int, spot: float | None, forward: float | None) -> None:
     for name, value in (("spot", spot), ("forward", forward)):
-        is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-        if value is not None and not (is_number and 0.0 < value < math.inf):
+        is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+        if value is not None and not (is_number and 0.0 < value <= sys.float_info.max):
             raise ValueError(f"expected {name} as a finite number above zero, found {shown(value)}")
     if rows > ROWS_MAX:
         raise ValueError(f"expected at most {ROWS_MAX:,} rows in a chain, found {rows:,}")
@@ -149,7 +160,7 @@ def build(
     ts_ms
         When the chain was, UTC.
     base
-        Underlying that named instruments must have.
+        Underlying that named instruments must have; left out, that of the first of them.
     spot, forward
         Of the underlying, in quote units. A forward holds for every tenor whose rows give none.
     k_unit
@@ -157,7 +168,7 @@ def build(
     iv_unit
         What implied volatilities are. Where left out: fractions, and for Deribit's rows what their prices say.
     delta
-        Convention of the 25-delta strikes.
+        Convention of the 25-delta strikes, one of ``CONVENTIONS``.
 
     Raises
     ------
@@ -166,12 +177,12 @@ def build(
     """
     _check_envelope(len(rows), spot, forward)
     spot, forward = (None if value is None else float(value) for value in (spot, forward))
-    for name, value, known in (("k_unit", k_unit, KUnit), ("iv_unit", iv_unit, IvUnit), ("delta", delta, Convention)):
-        words = known.__args__  # type: ignore[attr-defined]  # Of a Literal, which mypy takes for a form without parts.
+    for name, value, words in (("k_unit", k_unit, get_args(KUnit)), ("iv_unit", iv_unit, get_args(IvUnit)), ("delta", delta, CONVENTIONS)):
         if value not in words and (value is not None or name == "delta"):
             raise ValueError(f"expected {name} as one of {', '.join(words)}, found {value!r}")
     table = QuoteTable(rows, int(ts_ms), base.upper() if base is not None else None)
-    is_moneyness = k_unit == "moneyness" or (k_unit is None and spot is None and forward is None and not table.named.any())
+    is_named = bool((table.named & (table.tenor >= 0)).any())
+    is_moneyness = k_unit == "moneyness" or (k_unit is None and spot is None and forward is None and not is_named)
     with np.errstate(all="ignore"):  # A number beyond all bounds costs its own row, and is told there.
         table.check(is_moneyness)
         table.set_forwards(spot, forward, is_moneyness)
@@ -237,12 +248,12 @@ def _quotes(table: QuoteTable, by_time: Sequence[int]) -> list[tuple[Float64Arra
     again[1:] = (rank[1:] == rank[:-1]) & (strike[1:] <= strike[:-1] * _SAME)
     twice = again.copy()
     twice[1:] &= call[1:] == call[:-1]
+    firsts = np.maximum.accumulate(np.where(twice, 0, np.arange(len(order))))
     for at in np.flatnonzero(twice).tolist():
-        first = at - 1
-        while twice[first]:
-            first -= 1
         row = order[at]
-        table.reasons[int(table.index[row])] = f"expected one row a tenor, strike and type, found row {table.index[order[first]]} again"
+        table.reasons[int(table.index[row])] = (
+            f"expected one row a tenor, strike and type, found row {table.index[order[firsts[at]]]} again"
+        )
         table.alive[row] = False
     smiles = order[~again]
     bounds = np.searchsorted(rank[~again], np.arange(len(by_time) + 1)).tolist()
@@ -342,11 +353,12 @@ def _surface(ts_ms: int, accepted: int, rejected: Sequence[Rejected], tenors: li
     smiled, level = at_maturity(pillars, DAYS / YEAR_DAYS), at_maturity(levels, DAYS / YEAR_DAYS)  # type: ignore[arg-type]
     near = at_maturity(levels, DAYS_SHORT / YEAR_DAYS)
     slope = rr25 = fly25 = None
+    atm = None if level is None else level[1][0]
     if smiled is not None:
         call, put, middle = smiled[1]
-        rr25, fly25 = call - put, 0.5 * (call + put) - middle
+        rr25, fly25, atm = call - put, 0.5 * (call + put) - middle, middle
     if level is not None and near is not None and level[0] > near[0]:
-        slope = (level[1][0] - near[1][0]) / (math.sqrt(level[0]) - math.sqrt(near[0]))
+        slope = (level[1][0] - near[1][0]) / (math.sqrt(DAYS / YEAR_DAYS) - math.sqrt(DAYS_SHORT / YEAR_DAYS))
     reference = smiled or level
     return Surface(
         ts_ms=ts_ms,
@@ -359,7 +371,7 @@ def _surface(ts_ms: int, accepted: int, rejected: Sequence[Rejected], tenors: li
         ref_tenor_days=None if reference is None else reference[0] * YEAR_DAYS,
         rr25=rr25,
         fly25=fly25,
-        atm=None if level is None else level[1][0],
+        atm=atm,
         iv_term_slope=slope,
     )
 

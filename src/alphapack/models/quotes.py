@@ -59,6 +59,7 @@ class _Named(msgspec.Struct, gc=False):
     instrument_name: str
     underlying_price: float | None = None
     index_price: float | None = None
+    iv: float | None = None
     mark_iv: float | None = None
     bid_iv: float | None = None
     ask_iv: float | None = None
@@ -194,7 +195,8 @@ class QuoteTable:
             found = instrument(name)
         except ValueError as error:
             return self._no_tenor(str(error)), 1.0, False, False
-        if self._base is not None and found.base != self._base:
+        self._base = self._base or found.base
+        if found.base != self._base:
             return self._no_tenor(f"expected an option on {self._base}, found {name}"), 1.0, False, False
         tenor = self._tenor_at.get(found.expiry_ms)
         if tenor is None:
@@ -320,8 +322,7 @@ class QuoteTable:
         self.reject(given <= 0.0, lambda at: f"expected iv above zero, found {given[at]:.12g}")
         unit = stated or self._unit(given)
         self.iv = iv = np.where(self.named | (stated is not None), given / 100.0, given) if unit == "percent" else given
-        if stated is None:
-            self._reject_mixed(given, unit)
+        self._reject_mixed(given, unit, self.named | (stated is not None))
         self.reject(
             iv > IV_MAX,
             lambda at: (
@@ -388,9 +389,9 @@ class QuoteTable:
                 return "percent" if median(ratio) > _UNIT_APART else "fraction"
         return "percent" if median(given[having]) > _PERCENT_FROM else "fraction"
 
-    def _reject_mixed(self, given: Float64Array1D, unit: IvUnit) -> None:
-        """Leave out instruments' volatilities that are in the other unit: by their price where that can be read, else by their size."""
-        having = self.named & self.alive & ~np.isnan(given)
+    def _reject_mixed(self, given: Float64Array1D, unit: IvUnit, where: Bools) -> None:
+        """Leave out volatilities that are in the other unit: by their price where that can be read, else by their size."""
+        having = where & self.alive & ~np.isnan(given)
         if not having.any():
             return
         relative = given / median(given[having])

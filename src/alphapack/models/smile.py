@@ -18,6 +18,8 @@ A. Castagna, F. Mercurio, "Consistent pricing of FX options" (2006).
 """
 
 import math
+import sys
+from bisect import bisect_right
 from collections.abc import Callable
 from typing import Literal
 
@@ -25,7 +27,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from alphapack.arrays import Float64Array1D
+from alphapack.arrays import Float64Array1D, Float64Array2D
 from alphapack.kernels import smile as kernel
 from alphapack.models import black
 from alphapack.models import svi as slices
@@ -111,7 +113,7 @@ class Smile(msgspec.Struct, frozen=True):
         ValueError
             ``x`` has more than one dimension or is not finite.
         """
-        at = _numbers("log-moneynesses", x, -math.inf, math.inf)
+        at = _numbers("log-moneynesses", x, -sys.float_info.max, sys.float_info.max)
         out = np.empty(len(at))
         kernel.variances(*self._curve(), at, out)
         return out
@@ -172,6 +174,7 @@ def fit(
         Shapes differ, a strike comes twice, or a number is not finite, not positive or out of range: iv sqrt(t) from 1e-8 to 10.
     """
     adjusted, discount = _convention(delta, discount_foreign)
+    t, forward = float(t), float(forward)
     _check_expiry(t, forward)
     strikes, ivs = _line("strikes", strike), _line("volatilities", iv)
     given = _NONE if weights is None else _line("weights", weights)
@@ -187,15 +190,14 @@ def fit(
     if n >= FIT_MIN:
         slice_ = slices.fit(quotes[kernel.X], quotes[kernel.W], quotes[kernel.WEIGHT_W])
         missed, level = (one / root for one in kernel.miss(kernel.SVI, slice_.params, quotes))
-        if missed > max(MISS_MAX, MISS_RELATIVE_MAX * level):
+        tolerance = max(MISS_MAX, MISS_RELATIVE_MAX * level)
+        if missed > tolerance:
             slice_ = None
-    kind, curve = _curve(slice_, quotes[kernel.X], quotes[kernel.W])
-    out = np.empty(6)
-    if n > 1:
-        kernel.pillars(kind, curve, adjusted, DELTA / discount, out)
-    else:
-        out.fill(math.nan)
     x, w = quotes[: kernel.WEIGHT].tolist()
+    kind, curve, out = _pillars(slice_, quotes, adjusted, DELTA / discount)
+    if slice_ is not None and _is_apart(x, w, out.tolist(), 2.0 * tolerance * root):
+        slice_ = None
+        kind, curve, out = _pillars(None, quotes, adjusted, DELTA / discount)
     at, ws = out[:3].tolist(), out[3:].tolist()
     k25p, k_atm, k25c = (None if math.isnan(one) else forward * math.exp(one) for one in at)
     iv25p, atm, iv25c = (None if math.isnan(one) else math.sqrt(one / t) for one in ws)
@@ -205,8 +207,8 @@ def fit(
     elif None in (k25p, k_atm, k25c):
         reason = _absent(kind, curve, adjusted, discount, at)
     return Smile(
-        t=float(t),
-        forward=float(forward),
+        t=t,
+        forward=forward,
         delta=delta,
         discount_foreign=float(discount_foreign),
         points=n,
@@ -391,6 +393,31 @@ def _quality(points: int, taken: bool, within: bool) -> Quality:
     if not taken:
         return "unfit"
     return "full" if within else "extrapolated"
+
+
+def _pillars(
+    slice_: slices.Svi | None, quotes: Float64Array2D, adjusted: bool, target: float
+) -> tuple[int, Float64Array1D, Float64Array1D]:
+    """Return a smile as kernels take it, and its pillars as ``kernels.smile.pillars`` writes them."""
+    kind, curve = _curve(slice_, quotes[kernel.X], quotes[kernel.W])
+    out = np.full(6, math.nan)
+    if quotes.shape[1] > 1:
+        kernel.pillars(kind, curve, adjusted, target, out)
+    return kind, curve, out
+
+
+def _is_apart(x: list[float], w: list[float], pillars: list[float], tolerance: float) -> bool:
+    """Tell whether a pillar lies between two quotes and not between their standard deviations, by more than the tolerance.
+
+    A slice that fits all quotes may still dip where none is: so SVI does hours before an expiry.
+    """
+    for at, variance in zip(pillars[:3], pillars[3:], strict=True):
+        after = bisect_right(x, at)
+        if 0 < after < len(x):
+            low, high = sorted((math.sqrt(w[after - 1]), math.sqrt(w[after])))
+            if not low - tolerance <= math.sqrt(variance) <= high + tolerance:
+                return True
+    return False
 
 
 def _curve(slice_: slices.Svi | None, x: Float64Array1D, w: Float64Array1D) -> tuple[int, Float64Array1D]:

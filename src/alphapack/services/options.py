@@ -21,7 +21,7 @@ POSTED_HOLDS_NS = 900 * NANOS_PER_S
 CONTEXT_MS = 12 * 3_600_000
 """A smile older than this says nothing to a decision."""
 BASES_MAX = 500
-HISTORY = ("atm_iv", "rr25", "fly25", "iv_term_slope", "skew_z", "ref_tenor_days")
+HISTORY = ("atm_iv", "rr25", "fly25", "iv_term_slope", "skew_z", "ref_tenor_days", "posted")
 HISTORY_ROWS = 1_440
 REASON_LENGTH_MAX = 300
 
@@ -45,6 +45,7 @@ class _Facts(msgspec.Struct, array_like=True):
     source: str = ""
     skew_z: float | None = None
     skew_n: int = 0
+    taken_ms: int = 0
     held_until_ns: int = 0
     """A feed's chain does not replace the one that is there before this."""
     observations: list[tuple[int, float]] = []
@@ -64,6 +65,7 @@ class _Base:
         self.facts = facts
         self.skew = SkewHistory(facts.observations)
         self.history = History(HISTORY, HISTORY_ROWS)
+        self.noted_ms = 0
 
 
 class Options:
@@ -113,9 +115,12 @@ class Options:
         if not posted and (self._ctx.now_ns < facts.held_until_ns or older):
             return
         facts.surface, facts.source, facts.skew_z, facts.skew_n = surface, awaited.source, z, n
+        facts.taken_ms = self._ctx.now_ns // NANOS_PER_MS
         facts.held_until_ns = self._ctx.now_ns + POSTED_HOLDS_NS if posted else 0
-        values = (surface.atm, surface.rr25, surface.fly25, surface.iv_term_slope, z, surface.ref_tenor_days)
-        base.history.note(surface.ts_ms, [float("nan") if value is None else value for value in values])
+        values = (surface.atm, surface.rr25, surface.fly25, surface.iv_term_slope, z, surface.ref_tenor_days, float(posted))
+        if surface.ts_ms >= base.noted_ms:  # A posted chain may be of any time; the past goes forward.
+            base.noted_ms = surface.ts_ms
+            base.history.note(surface.ts_ms, [float("nan") if value is None else value for value in values])
         self._ctx.emit(
             SmileChanged(
                 symbol=facts.base,
@@ -149,7 +154,10 @@ class Options:
     def context(self, base: str) -> dict[str, float]:
         """Return what a decision looks at: rr25, fly25, iv_term_slope, skew_z and atm_iv, as far as they are known and not too old."""
         known = self._bases.get(base)
-        if known is None or known.facts.surface is None or self._age_ms(known.facts.surface) > CONTEXT_MS:
+        if known is None or known.facts.surface is None:
+            return {}
+        now_ms = self._ctx.now_ns // NANOS_PER_MS
+        if now_ms - min(known.facts.surface.ts_ms, known.facts.taken_ms) > CONTEXT_MS:  # Whatever time a chain states, it was taken at one.
             return {}
         surface = known.facts.surface
         values = {
@@ -209,6 +217,8 @@ class Options:
         for facts, written, past in zip(saved.facts, saved.written, pieces[1:], strict=True):
             one = self._bases[facts.base] = _Base(facts)
             one.history.load(written, past)
+            rows = one.history.past()
+            one.noted_ms = int(rows[-1, 0]) if len(rows) else 0
 
 
 def taken(symbol: str, base: str, surface: Surface, seq: int, durable_seq: int) -> readings.ChainTaken:

@@ -17,7 +17,7 @@ import msgspec
 
 from alphapack.domain.inputs import AnyInput, Chain, Configure, CoreSettings, Frame, Heartbeat, History, SessionStart
 from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S
-from alphapack.shell.chain_files import is_chain_file, snapshots
+from alphapack.shell.chain_files import Snapshot, is_chain_file, snapshots
 from alphapack.shell.inflation import DAMAGED, inflated
 from alphapack.shell.journal import is_journal, read_journal
 
@@ -95,6 +95,7 @@ class Capture:
         """Venue and symbol of each capture; files of option chains stand behind the captures and have none."""
         self.bytes_total = sum(path.stat().st_size for path in self.paths)
         self._report = report
+        self._chains: dict[Path, list[Snapshot]] = {}
         self._restart()
 
     def _restart(self) -> None:
@@ -112,11 +113,20 @@ class Capture:
         """How many complaints of this iteration were counted without being reported."""
         return sum(max(0, count - COMPLAINTS_A_FILE) for count in self._complaints)
 
+    def load(self) -> None:
+        """Read the files of option chains, which takes long; without this it is done when the first row is drawn."""
+        for path in self.paths[len(self.names) :]:
+            if path not in self._chains:
+                self._chains[path] = list(snapshots(path))
+
     def start_ns(self) -> int | None:
-        """Return the receive time of the first message; None where there is none. Nothing is reported."""
+        """Return the receive time of the first message, of the first chain where there are chains alone; None where there is none.
+
+        Nothing is reported.
+        """
         report, self._report = self._report, lambda complaint: None
         try:
-            return next((receive_ns for receive_ns, *_ in self.rows()), None)
+            return next((receive_ns for receive_ns, _, _, payload in self.rows() if isinstance(payload, bytes) or not self.names), None)
         finally:
             self._report = report
             self._restart()
@@ -167,10 +177,12 @@ class Capture:
             self.complain(self._last[1], self._last[2], reason)
 
     def _chain_rows(self, file: int) -> Iterator[Row]:
-        for number, (ts_ms, base, body) in enumerate(snapshots(self.paths[file]), 1):
-            if number == 1:  # The rows of a snapshot may stand anywhere in its file, so that all of it has been read.
-                self.bytes_read += self.paths[file].stat().st_size
+        self.load()
+        self.bytes_read += self.paths[file].stat().st_size  # The rows of a chain may stand anywhere, so that all of it has been read.
+        for number, (ts_ms, base, body) in enumerate(self._chains[self.paths[file]], 1):
             yield ts_ms * NANOS_PER_MS, file, number, (base, body)
+        if not self._chains[self.paths[file]]:
+            self.complain(file, 0, "expected option quotes, found a file without any")
 
     def _file_rows(self, file: int) -> Iterator[Row]:
         previous_ns = number = 0
@@ -257,7 +269,7 @@ def inputs(
     for page in history:
         seq += 1
         yield msgspec.structs.replace(page, seq=seq, ts_ns=previous_ns)
-    payload = first[3]
+    chain_ns = None
     for receive_ns, file, _, payload in itertools.chain((first,), rows):
         if receive_ns - previous_ns > session_gap_ns:
             seq += 1
@@ -268,13 +280,14 @@ def inputs(
                 yield Heartbeat(seq, beat_ns)
         seq += 1
         if isinstance(payload, tuple):
+            chain_ns = receive_ns
             yield Chain(seq, receive_ns, payload[0], "recorded", payload[1])
         else:
             venue, symbol = names[file]
             yield Frame(seq, receive_ns, venue, symbol, payload)
         previous_ns = receive_ns
-    if isinstance(payload, tuple):  # What is made of the last chain comes after it.
-        yield Heartbeat(seq + 1, previous_ns + heartbeat_ns)
+    if chain_ns is not None and previous_ns - chain_ns < heartbeat_ns:  # What is made of the last chain comes after it.
+        yield Heartbeat(seq + 1, chain_ns + heartbeat_ns)
 
 
 class Recording:

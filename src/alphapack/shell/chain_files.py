@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from alphapack.domain.market import base_of
 from alphapack.models.chain import ROWS_MAX
 from alphapack.shell.inflation import DAMAGED, inflated
 
@@ -64,13 +65,15 @@ def is_chain_file(path: Path) -> bool:
         if path.suffix.lower() == ".parquet":
             return _is_table(_parquet_names(path))
         head = _head(path)
-    except (*DAMAGED, OSError, ChainFileError):
+        first, _, rest = head.lstrip().partition(b"\n")
+        if not first.startswith((b"{", b"[")):
+            return _is_table(_header(first.decode(errors="replace")))
+    except (*DAMAGED, OSError, csv.Error, ChainFileError):
         return False
-    first, _, rest = head.lstrip().partition(b"\n")
-    if not first.startswith(b"{"):
-        return _is_table(_header(first.decode(errors="replace")))
     if rest.strip() and _is_json(first):  # One document a line, as logs have it.
         return False
+    if first.startswith(b"["):
+        return b'"instrument_name"' in head
     return b'"chain"' in head or (b'"instrument_name"' in head and (b'"result"' in head or b'"expiries"' in head))
 
 
@@ -237,7 +240,7 @@ def _base_of(path: Path, base: str | None) -> str:
         base = found[1] if found is not None else ""
     if _BASE.fullmatch(base.upper()) is None:
         raise ChainFileError(f"{path}: expected the underlying, given or in the file's name, such as BTC_chain.csv, found {path.name!r}")
-    return base.upper()
+    return base_of(base)
 
 
 def _lines(path: Path) -> Iterator[str]:

@@ -65,6 +65,8 @@ BEAT_NS = 100 * NANOS_PER_MS
 CHAINS_MAX = 8
 """Posted chains that may be read at the same time: each may be megabytes."""
 CHAIN_TIMEOUT_S = 60.0
+CHAIN_AHEAD_MS = 60_000
+"""How far the clock of a chain may be ahead of the engine's."""
 NO_WORKS: Mapping[str, Work] = {}
 SAFE_EVERY_S = 0.05
 LAG_EVERY_S = 0.05
@@ -123,7 +125,8 @@ class Runner:
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._one_ingests = asyncio.Lock()
         self._chains: dict[int, asyncio.Future[Result]] = {}  # Posted ones that are being read, by the request.
-        self._chains_n = 0
+        self._checks = 0
+        self._one_checks = asyncio.Lock()
         self._starting: str | None = "starting"
         self._told = ""
         self._was_ready = False
@@ -171,6 +174,7 @@ class Runner:
         for waiting in self._chains.values():
             if not waiting.done():
                 waiting.set_exception(NotReady(f"{_STOPPING}; the chain was taken, and will be read when it starts again"))
+                waiting.exception()  # Nobody may be waiting any more, which is no fault.
         ended: list[object] = [*await asyncio.gather(*tasks, return_exceptions=True)]
         self._stopping = True
         try:
@@ -282,18 +286,19 @@ class Runner:
     async def chain(self, symbol: str, body: bytes) -> readings.ChainTaken:
         """Step a posted option chain; returns once what was made of it is on disk (port ``Host``)."""
         self._admit("option chains")
-        if self._chains_n >= CHAINS_MAX:
+        if self._checks + len(self._chains) >= CHAINS_MAX:
             raise Busy(f"expected at most {CHAINS_MAX} option chains at once, found as many being read: try again")
-        self._chains_n += 1
+        self._checks += 1
         try:
-            await asyncio.to_thread(_check_chain, body)
-            self._admit("option chains")  # Reading it took its time.
-            return await self._take_chain(symbol, body)
+            async with self._one_checks:  # One after the other: reading JSON keeps all else from running.
+                await asyncio.to_thread(_check_chain, body, self._now_ns() // NANOS_PER_MS)
         finally:
-            self._chains_n -= 1
+            self._checks -= 1
+        self._admit("option chains")  # Reading it took its time.
+        return await self._take_chain(symbol, body)
 
     async def _take_chain(self, symbol: str, body: bytes) -> readings.ChainTaken:
-        base = base_of(symbol)
+        base = _base(symbol)
         if not self.engine.options.takes(base):
             raise Busy(f"expected smiles of at most {BASES_MAX} base assets, found that as many are kept")
         try:
@@ -304,17 +309,20 @@ class Runner:
         request_id = next(record.request_id for record in records if type(record) is WorkRequested and record.work == chain.WORK)
         answer = self._chains[request_id] = self._loop.create_future()
         self._hand_over()
+        seq = self.engine.seq
         try:
             async with asyncio.timeout(CHAIN_TIMEOUT_S):
-                result = await answer
+                result = await asyncio.shield(answer)  # It keeps its place until it was read, whoever waits for it.
         except TimeoutError:
+            await self._safe(seq)
             raise Busy("the chain was taken and is safe, and will be read after what is before it") from None
-        finally:
-            self._chains.pop(request_id, None)
         await self._safe(result.seq)
         if not result.ok:
             raise Invalid(result.body.decode(errors="replace").partition(": ")[2])
-        return taken(name_of(symbol) or symbol, base, chain.answer(result.body), result.seq, self.sequence()[1])
+        try:
+            return taken(name_of(symbol) or symbol, base, chain.answer(result.body), result.seq, self.sequence()[1])
+        except ValueError as error:
+            raise Invalid(str(error)) from None
 
     def venues(self) -> tuple[str, ...]:
         """Return the venues whose frames can be read, in order of name."""
@@ -393,7 +401,7 @@ class Runner:
             raise
         if type(entry) is Frame:
             self.messages += 1
-        elif type(entry) is Result and (asked := self._chains.get(entry.request_id)) is not None and not asked.done():
+        elif type(entry) is Result and (asked := self._chains.pop(entry.request_id, None)) is not None and not asked.done():
             asked.set_result(entry)
         if self.tap is not None:
             self.tap(entry)
@@ -624,7 +632,7 @@ class Runner:
         if kind == "vol":
             return self.engine.volatility.past(symbol, from_ms, limit)
         if kind == "smile":
-            return self.engine.options.past(base_of(symbol), from_ms, limit)
+            return self.engine.options.past(_base(symbol), from_ms, limit)
         if kind != "microstructure":
             return None
         market = self.engine.microstructure
@@ -654,7 +662,7 @@ class Runner:
     def smile(self, symbol: str) -> readings.Smile:
         """Return what the newest chain of a symbol's base asset says."""
         try:
-            return self.engine.options.smile(name_of(symbol) or symbol, base_of(symbol))
+            return self.engine.options.smile(name_of(symbol) or symbol, _base(symbol))
         except NoSmile as error:
             raise NoData(str(error)) from None
 
@@ -688,10 +696,17 @@ class Runner:
         return {name: float(value) for name, value in values.items()}
 
 
-def _check_chain(body: bytes) -> None:
+def _base(symbol: str) -> str:
+    """Return the base asset of what ``Runner.underlying`` returned: a full name, or the base asset itself."""
+    return base_of(symbol) if ":" in symbol else symbol
+
+
+def _check_chain(body: bytes, now_ms: int) -> None:
     """Raise where a posted chain is none; called on a thread."""
     try:
-        chain.read(body)
+        ts_ms = chain.read(body).ts_ms
+        if ts_ms is not None and ts_ms > now_ms + CHAIN_AHEAD_MS:
+            raise ValueError(f"expected ts_ms of now, {now_ms}, or before, found {ts_ms}: in the future")
     except msgspec.ValidationError as error:
         raise Invalid(str(error)) from None
     except msgspec.DecodeError as error:

@@ -149,6 +149,9 @@ class SimulatedMarket:
             -(-(start_ms - history * MINUTE_MS) // PAST_CHAIN_EVERY_MS) * PAST_CHAIN_EVERY_MS, start_ms, PAST_CHAIN_EVERY_MS
         ):
             self._quote(runner, market, one_ms, start_ns, _closes(runner, names, one_ms))
+            runner.hand_over()
+            await asyncio.sleep(0)
+            await runner.disk()
         for name in names:  # Books that were known before this session may not link up with it.
             self._wanted[symbol_id(SIMULATOR, name)] = None
         return market
@@ -175,7 +178,9 @@ class SimulatedMarket:
         began_ns = market.now_ns
         until = time.perf_counter() + SLICE_S
         while (left_ns := self._clock.now_ns() - market.now_ns) > near_ns:
-            self._advance(runner, market, market.now_ns + min(self._roll_ns, left_ns))
+            until_ns = market.now_ns + min(self._roll_ns, left_ns)
+            await self._delayed.ready(until_ns)
+            self._advance(runner, market, until_ns)
             if time.perf_counter() >= until:
                 runner.hand_over()
                 done = (market.now_ns - began_ns) / max(1, market.now_ns + left_ns - began_ns)
