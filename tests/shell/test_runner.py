@@ -498,7 +498,7 @@ def test_what_cannot_be_made_safe_is_not_acknowledged(tmp_path: Path, monkeypatc
                 with pytest.raises(NotDurable, match=r"were stepped and are not safe on disk: .*No space left"):
                     await asyncio.wait_for(runner.ingest(VENUE, "", [market.diff(START_NS)]), 20)
                 assert host.engine.seq == 3
-                with pytest.raises(NotDurable, match=r"found it refusing: .*No space left.*; no frame was taken"):
+                with pytest.raises(NotDurable, match=r"found it refusing: .*No space left.*; nothing was taken"):
                     await runner.ingest(VENUE, "", [market.diff(START_NS)])
                 assert host.engine.seq == 3
             await until(lambda: runner.health().ledger.ok)
@@ -957,7 +957,7 @@ def test_only_the_history_that_is_kept_is_answered(tmp_path: Path, entries: list
     async def live() -> None:
         async with Live(tmp_path) as host:
             await host.play(entries)
-            assert host.runner.history("smile", BTC, 0, 10) is None
+            assert host.runner.history("tea", BTC, 0, 10) is None
             columns = host.runner.history("microstructure", BTC, 0, 10)
             assert columns is not None and len(columns["ts_ms"]) > 0
 

@@ -50,11 +50,11 @@ WIDENING = 0.5
 """What another source's impact may differ by, as a share of the first standard deviations."""
 
 SHARE_MIN, SHARE_MAX = 1e-12, 1e3
-K_MAX, BPS_MAX = 1e100, 1e6
+K_MAX, BPS_MAX = 1e100, 1e5
 """Bounds of k, which extrapolates, and of all else that is in bps."""
 SIGMA_1D_MIN, SIGMA_1D_MAX = 1e-6, 10.0
-SIGMA_1S_BPS_MIN = 1e-3
-"""Noise of one second, at least: far below any tick."""
+SIGMA_1S_BPS_MIN = 1e-2
+"""Noise of one second, at least: below any tick."""
 DURATION_S_MIN, DURATION_S_MAX = 1e-3, 86_400.0
 AT_ONCE_S = 1.0
 OBSERVATIONS_MAX = 1 << 22
@@ -66,13 +66,14 @@ HUBER = 1.345
 HUBER_EVEN = 1.352
 """E[weight] / E[score^2] of that under normal noise, which puts both kinds of error on one footing."""
 
-POINTS_MAX = 200
+POINTS_MAX = 1_000
 """Points at which the likelihood is taken, for one mode; a few are needed."""
 SCALE_ROUNDS = 20
 U_STEP_MAX, A_STEP_MAX = 1.0, 0.1
-TOLERANCE = 1e-6
-"""A mode is found where the next step would be so few standard errors."""
+TOLERANCE, STEP_MIN = 1e-6, 1e-7
+"""A mode is found where the next step would be so few standard errors, or so little of log impact and of a."""
 ROUNDING = 1e-12
+"""Share of a loss that its sum may have lost."""
 ENOUGH = 0.1
 """Share of the gain that the gradient promises, which a step must bring (Armijo)."""
 COLLINEAR = 1e-10
@@ -423,19 +424,31 @@ class _Square(msgspec.Struct, frozen=True):
         """Return the variance of u at a given a: the larger of what this information implies and of what the scores' variance does."""
         return max(1.0 / self.uu, scores.uu / self.uu / self.uu)
 
-    def a_variance(self, scores: "_Square") -> float:
-        """Return the same of a, with u unknown."""
+    def a_variance(self, scores: "_Square", least: float = 0.0) -> float:
+        """Return the same of a, with u unknown; ``least`` is known of a's precision, should rounding lose it."""
         slope = self.ua / self.uu
-        spread = self.aa - slope * self.ua
-        return max(1.0 / spread, (slope * slope * scores.uu - 2.0 * slope * scores.ua + scores.aa) / spread / spread)
+        precision = max(least, self.aa - slope * self.ua)
+        return max(1.0 / precision, (slope * slope * scores.uu - 2.0 * slope * scores.ua + scores.aa) / precision / precision)
 
 
 class _Belief(NamedTuple):
-    """A prior, normal in u and a."""
+    """A prior, normal in a and, apart from that, in ``u + lean a``, which is the log impact at its pivot."""
 
     u: float
     a: float
-    precision: _Square
+    lean: float
+    u_precision: float
+    a_precision: float
+
+    @property
+    def precision(self) -> _Square:
+        """Inverse of the covariance of (u, a)."""
+        pull = self.u_precision * self.lean
+        return _Square(self.u_precision, pull, pull * self.lean + self.a_precision)
+
+    def off(self, u: float, a: float) -> tuple[float, float]:
+        """Return what lies between the prior's mean and a point: of log impact at the pivot, and of a."""
+        return u - self.u + self.lean * (a - self.a), a - self.a
 
 
 def _learnt(likelihood: _Likelihood, logs: Float64Array1D, prior: Impact, source: Source, scale_min: float | None = None) -> Impact:
@@ -470,7 +483,7 @@ def _learnt(likelihood: _Likelihood, logs: Float64Array1D, prior: Impact, source
         k=math.exp(u - a * centre),
         a=a,
         k_stderr=math.sqrt(information.u_variance(scores)),
-        a_stderr=math.sqrt(information.a_variance(scores)) if moved else prior.a_stderr,
+        a_stderr=math.sqrt(information.a_variance(scores, belief.a_precision)) if moved else prior.a_stderr,
         source=source,
         n=n,
         pivot_share=min(max(pivot, SHARE_MIN), SHARE_MAX),  # A mean of sizes within bounds, but for its rounding.
@@ -488,27 +501,31 @@ def _mode(
 
     def loss(u: float, a: float) -> float:
         likelihood(logs, scale, u, a, sums)
-        du, da = u - belief.u, a - belief.a
-        return 0.5 * (prior.uu * du * du + 2.0 * prior.ua * du * da + prior.aa * da * da) + float(sums[kernel.LOSS])
+        off_u, off_a = belief.off(u, a)
+        return 0.5 * (belief.u_precision * off_u * off_u + belief.a_precision * off_a * off_a) + float(sums[kernel.LOSS])
 
     u, a = belief.u, belief.a if fixed is None else fixed
-    least, left, points = loss(u, a), math.inf, 1
+    least, left, points, reach = loss(u, a), math.inf, 1, 1.0
     while points < POINTS_MAX:
-        du, da = u - belief.u, a - belief.a
-        up_u = float(sums[kernel.SCORE]) - prior.uu * du - prior.ua * da
-        up_a = float(sums[kernel.SCORE + 1]) - prior.ua * du - prior.aa * da
-        information, curvature = prior + _square(sums, kernel.INFORMATION), prior + _square(sums, kernel.CURVATURE)
-        # Newton's step is quick near the mode; far from it the curvature may be negative, the information never.
-        convex = curvature.uu > 0.0 and (fixed is not None or curvature.determinant > COLLINEAR * curvature.uu * curvature.aa)
-        curved = curvature if convex else information
+        off_u, off_a = belief.off(u, a)
+        up_u = float(sums[kernel.SCORE]) - belief.u_precision * off_u
+        up_a = float(sums[kernel.SCORE + 1]) - belief.u_precision * off_u * belief.lean - belief.a_precision * off_a
+        curved = prior + _square(sums, kernel.CURVATURE)
+        # Newton's step is quick near the mode. Far from it the curvature may be negative; the information never is.
+        convex = curved.uu > 0.0 and (fixed is not None or curved.determinant > COLLINEAR * curved.uu * curved.aa)
+        if convex:
+            reach = min(reach, 1.0)
+        else:
+            curved = prior + _square(sums, kernel.INFORMATION)
         slope = curved.ua / curved.uu
-        step_a = (up_a - slope * up_u) / (curved.aa - slope * curved.ua) if fixed is None else 0.0
+        step_a = (up_a - slope * up_u) / max(curved.aa - slope * curved.ua, 0.0 if convex else belief.a_precision) if fixed is None else 0.0
         step_u = up_u / curved.uu - slope * step_a
         left = math.sqrt(max(0.0, step_u * up_u + step_a * up_a))
-        if left <= TOLERANCE or max(abs(step_u), abs(step_a)) <= ROUNDING:
+        if left <= TOLERANCE or max(abs(step_u), abs(step_a)) <= STEP_MIN:
             return u, a
         # A model that is far too low has hardly a slope, and its full step would be out of all bounds.
-        part = 1.0 / max(1.0, abs(step_u) / U_STEP_MAX, abs(step_a) / A_STEP_MAX)
+        part = 1.0 / max(1.0 / reach, abs(step_u) / U_STEP_MAX, abs(step_a) / A_STEP_MAX)
+        reach = 2.0 * part
         while points < POINTS_MAX:
             points += 1
             trial = loss(u + part * step_u, a + part * step_a)
@@ -516,6 +533,7 @@ def _mode(
                 u, a, least = u + part * step_u, a + part * step_a, trial
                 break
             part *= 0.5
+            reach = part
     raise ValueError(f"expected a mode within {POINTS_MAX} points, found a step of {left:.3g} standard errors left")
 
 
@@ -524,10 +542,9 @@ def _square(sums: Float64Array1D, place: int) -> _Square:
 
 
 def _belief(prior: Impact, centre: float) -> _Belief:
-    """Return a prior about the log impact at a log size: at the pivot that is independent of a."""
-    lean, pull = math.log(prior.pivot_share) - centre, 1.0 / (prior.k_stderr * prior.k_stderr)
-    precision = _Square(pull, pull * lean, pull * lean * lean + 1.0 / (prior.a_stderr * prior.a_stderr))
-    return _Belief(math.log(prior.k) + prior.a * centre, prior.a, precision)
+    """Return a prior, u being log impact at a log size."""
+    lean = math.log(prior.pivot_share) - centre
+    return _Belief(math.log(prior.k) + prior.a * centre, prior.a, lean, prior.k_stderr**-2.0, prior.a_stderr**-2.0)
 
 
 def _handed_on(prior: Impact, source: Source) -> Impact:
