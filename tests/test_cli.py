@@ -34,7 +34,7 @@ SUMMARY = SimpleNamespace(
     complaints=2,
     span_s=344.8,
     chains={
-        "BTC": ChainSummary(238, 1, 190_000, 7, SmileChanged("BTC", "recorded", 1, 800, 0, 30.0, 0.5123, -0.0644, 0.0123, None, -9.61))
+        "BTC": ChainSummary(238, 190_000, 7, 1, SmileChanged("BTC", "recorded", 1, 800, 0, 30.0, 0.5123, -0.0644, 0.0123, None, -9.61))
     },
 )
 

