@@ -271,7 +271,7 @@ def test_execution_planner_impact_is_read_off_a_displayed_book() -> None:
     assert abs(found.a - 0.7) < 0.02
     at = sizes[8]
     assert impact.cost_bps(at, found.k, found.a, 0.0) == pytest.approx(300.0 * at**0.7, rel=0.02)
-    assert found.k_stderr == pytest.approx(impact.MISFIT_MIN / 4.0, rel=0.01)  # An exact power counts as one to a tenth.
+    assert found.k_stderr == pytest.approx(0.1 / math.sqrt(16.0), rel=0.01)  # An exact power counts as one to a tenth.
     assert found.a_stderr < 0.02 and 1e-6 < found.pivot_share < 1e-3
     inside = impact.from_sweeps(sizes, np.where(sizes < 2e-6, 0.0, 300.0 * sizes**0.7), BELIEVED)
     assert found.a < inside.a < 1.0 and inside.a_stderr > found.a_stderr

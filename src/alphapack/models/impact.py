@@ -12,7 +12,7 @@ at the sizes seen and off by ``(x / pivot)^(true a - a)`` at others: for .1 of a
 size at which the impact does not depend on a, about the mean size of what was seen; ``k_stderr`` is the error of log k at the a
 told, which is that of log impact at the pivot; ``Impact.log_stderr`` is the error of log impact at any size, and at 1 that of log k
 with a unknown. Errors are the larger of what the noise implies and of what the scatter of the scores shows, so that noise which
-grows with size is seen. They hold for independent observations: overlapping bars and the points of one book are fewer than they are.
+grows with size is seen. They hold for independent observations: overlapping bars, and the points of one book, tell less than as many.
 
 **Three impacts.** A displayed book, everyone's flow and own fills do not have one and the same impact. A prior that comes from
 another source is therefore widened by half of what was unknown at first, or a thousand points of a displayed book would leave
