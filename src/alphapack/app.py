@@ -24,7 +24,7 @@ from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, SIMULATOR, Binanc
 from alphapack.domain.readings import SymbolHealth
 from alphapack.domain.simulation import SimulationRefused
 from alphapack.engine.engine import Engine
-from alphapack.models import book, chain, microprice, simulator, volatility
+from alphapack.models import book, chain, impact_work, microprice, simulator, volatility
 from alphapack.services.microstructure import MICROPRICE
 from alphapack.shell import captures, folders, offloop, recorder
 from alphapack.shell.candle_files import CandleFileError, load
@@ -51,7 +51,12 @@ PROGRESS_EVERY = 2_000
 CLOSE_TIMEOUT_S = 20.0
 SWITCH_S = 0.0005
 """How long the committer's thread may keep the interpreter while the loop wants it (Python's own 5 ms is our whole budget)."""
-WORKS: Mapping[str, offloop.Work] = {MICROPRICE: microprice.work, volatility.WORK: volatility.work, chain.WORK: chain.work}
+WORKS: Mapping[str, offloop.Work] = {
+    MICROPRICE: microprice.work,
+    volatility.WORK: volatility.work,
+    chain.WORK: chain.work,
+    impact_work.WORK: impact_work.work,
+}
 """Off-loop work that a recording has means for. Its snapshots are in it."""
 
 _log = structlog.get_logger("alphapack")

@@ -21,6 +21,7 @@ from msgspec import Meta
 from alphapack.domain.feeds import FeedSettings
 from alphapack.domain.inputs import CoreSettings
 from alphapack.domain.simulation import SimulatorSettings
+from alphapack.domain.trading import ExecutionSettings, RouterSettings
 
 FILE_NAME = "alphapack.toml"
 ENVIRONMENT_PREFIX = "ALPHAPACK__"
@@ -97,6 +98,9 @@ class Settings(msgspec.Struct, frozen=True):
     """All settings, by section."""
 
     core: CoreSettings = msgspec.field(default_factory=CoreSettings)
+    """With ``router`` and ``execution`` in it: all that the core is told is one input."""
+    router: RouterSettings = msgspec.field(default_factory=RouterSettings)
+    execution: ExecutionSettings = msgspec.field(default_factory=ExecutionSettings)
     api: ApiSection = msgspec.field(default_factory=ApiSection)
     storage: StorageSection = msgspec.field(default_factory=StorageSection)
     log: LogSection = msgspec.field(default_factory=LogSection)
@@ -126,6 +130,34 @@ _NOTES = {
         "delta_convention": Meta(description="delta of 25-delta options: forward or premium_adjusted (premium paid in the coin)"),
         "instruments": Meta(description='what you know better than the wire: { symbol = "...", tick = "0.1", lot = "0.001" }'),
     },
+    "router": {
+        "interval_s": Meta(ge=1, le=86_400, description="a decision for each symbol every so many seconds"),
+        "horizon_s": Meta(ge=1, le=86_400, description="time for which a decision holds; at least the interval"),
+    },
+    "execution": {
+        "trade": Meta(description="trade on paper; false: signals alone"),
+        "settlement": Meta(description="currency of all money; symbols that settle in another one are not traded"),
+        "capital": Meta(ge=1, le=1e10, description="money at the start"),
+        "target_vol": Meta(ge=1e-4, le=10, description="volatility a year that one full exposure is sized to"),
+        "kelly_fraction": Meta(ge=1e-4, le=1, description="part of the Kelly leverage that is taken"),
+        "kelly_cap": Meta(ge=1e-3, le=100, description="greatest leverage that Kelly may ask for"),
+        "probe": Meta(description="trade the least size where a chosen size is below it, so that it goes on being measured"),
+        "gross_max": Meta(ge=1e-3, le=100, description="greatest sum of all positions, as a multiple of equity"),
+        "symbol_max": Meta(ge=1e-3, le=100, description="greatest position in one symbol, as a multiple of equity"),
+        "vol_budget": Meta(ge=1e-4, le=10, description="greatest volatility a year of the whole, all symbols moving as one"),
+        "brake_drawdown": Meta(ge=1e-4, le=1, description="drawdown from the peak of equity at which new sizes shrink"),
+        "brake_release": Meta(ge=0, le=1, description="drawdown at which they no longer do"),
+        "brake_factor": Meta(ge=0, le=1, description="what they shrink to meanwhile, as a part"),
+        "feed_latency_ms": Meta(ge=0, le=60_000, description="age of what is seen of a market"),
+        "order_latency_ms": Meta(ge=0, le=60_000, description="time of an order to the exchange"),
+        "ack_latency_ms": Meta(ge=0, le=60_000, description="time of its answer back"),
+        "queue": Meta(description="cancels at a resting order's price are behind it: risk_averse; before it: optimistic; or power, log"),
+        "maker_fee_bps": Meta(
+            ge=-1_000, le=1_000, description="fee of fills that rested, where the venue does not tell; below 0: a rebate"
+        ),
+        "taker_fee_bps": Meta(ge=-1_000, le=1_000, description="fee of fills that took, where the venue does not tell"),
+        "self_impact": Meta(description="charge own later fills for what own fills did to the price"),
+    },
     "simulator": {
         "seed": Meta(ge=0, le=(1 << 63) - 1, description="names the market: equal seeds make equal markets"),
         "symbols": Meta(description="perpetuals that are traded"),
@@ -134,6 +166,10 @@ _NOTES = {
         "depth_ms": Meta(ge=50, le=1_000, description="interval of depth updates, a multiple of 50"),
     },
 }
+
+
+_OWN_SECTIONS = ("router", "execution")
+"""Parts of the core's settings that stand in sections of their own."""
 
 
 class _Field(msgspec.Struct, frozen=True):
@@ -147,6 +183,8 @@ def _fields_of(section: str) -> dict[str, _Field]:
     types = get_type_hints(struct, include_extras=True)
     defaults, fields = struct(), {}
     for name in struct.__struct_fields__:
+        if section == "core" and name in _OWN_SECTIONS:
+            continue
         kind = Annotated[types[name], _NOTES[section][name]] if name in _NOTES.get(section, {}) else types[name]
         notes = [note.description for note in getattr(kind, "__metadata__", ()) if isinstance(note, Meta)]
         fields[name] = _Field(kind, getattr(defaults, name), next((note for note in notes if note), ""))
@@ -179,12 +217,15 @@ def read(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, 
             sections[name] = type(getattr(Settings(), name))(**found)
         except ValueError as error:  # Values that are good one by one and not together.
             raise SettingsError(f"[{name}]: {error}") from None
+    sections["core"] = msgspec.structs.replace(sections["core"], **{name: sections[name] for name in _OWN_SECTIONS})
     return Effective(Settings(**sections), sources, tuple(warnings))
 
 
 def masked(settings: Settings) -> dict[str, dict[str, object]]:
     """Return the settings as plain values, every secret that is set replaced by ``***``."""
     plain = msgspec.json.decode(msgspec.json.encode(settings), type=dict[str, dict[str, object]])
+    for name in _OWN_SECTIONS:
+        del plain["core"][name]
     return {
         section: {key: "***" if value is not None and _SECRET.search(key) else value for key, value in values.items()}
         for section, values in plain.items()

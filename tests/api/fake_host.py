@@ -37,7 +37,41 @@ from alphapack.domain.readings import (
     VolScores,
     Windows,
 )
-from alphapack.engine.ports import REJECTED_LINES_MAX, Ingested, IngestRefused, NoData, RejectedLine
+from alphapack.domain.trading_readings import (
+    Cap,
+    Cost,
+    Costs,
+    DecisionPlan,
+    DecisionPlans,
+    FillReading,
+    FillReport,
+    FillReportTaken,
+    Fills,
+    Kelly,
+    LimitUse,
+    MeanMarkout,
+    OrderReading,
+    Orders,
+    Plan,
+    PlanInputs,
+    Portfolio,
+    Position,
+    SimulateRequest,
+    Sizing,
+    Slice,
+    TradeReading,
+    Trades,
+)
+from alphapack.engine.ports import (
+    REJECTED_LINES_MAX,
+    AlreadyReported,
+    Ingested,
+    IngestRefused,
+    NoData,
+    RejectedLine,
+    ReportRefused,
+    UnknownDecision,
+)
 from alphapack.shell.news import NewsRing
 from alphapack.venues.binance import BinanceCodec
 
@@ -128,9 +162,165 @@ TENOR = SmileTenor(
 )
 
 
+def plan_of(symbol: str, request: SimulateRequest) -> Plan:
+    return Plan(
+        symbol=symbol,
+        size=request.size,
+        side=request.side,
+        urgency=request.urgency,
+        horizon_s=request.horizon_s,
+        style="TWAP",
+        schedule="uniform",
+        reason="patient, and the size is small",
+        participation=0.01,
+        cost=Cost(bps=1.5, quote=0.9, half_spread_bps=0.5, impact_bps=1.0, fees_bps=5.0, timing_risk_bps=4.0),
+        slices=[Slice(0.0, request.size / 2), Slice(request.horizon_s / 2, request.size / 2)],
+        inputs=PlanInputs(60_000.0, 1.0, 12.0, 0.0001, 0.002, 9_000.0, 95.0, 0.5, 0.7, 0.1, "prior"),
+    )
+
+
+SIZING = Sizing(
+    ts_ms=1_700_000_000_000,
+    symbol=BTC,
+    decision_id="5",
+    exposure=-0.5,
+    h=5,
+    sigma_har=0.0009,
+    sigma_garch=0.001,
+    sigma_used=0.001,
+    rule="max",
+    target_vol=0.2,
+    vol_leverage=0.6,
+    kelly=Kelly(z=0.05, edge=0.00005, variance=1e-6, fraction=0.25, cap=2.0, leverage=12.5),
+    win_probability=0.52,
+    equity=10_000_000_000_000,
+    sleeves_max=5,
+    raw_size=-0.1,
+    caps=[Cap("symbol_max", 1.0, -0.08)],
+    probe=False,
+    size=-0.08,
+    reason="",
+)
+
+PORTFOLIO = Portfolio(
+    ts_ms=1_700_000_000_000,
+    settlement="USDT",
+    capital=10_000_000_000_000,
+    cash=15_000_000_000_000,
+    equity=9_999_000_000_000,
+    realised=-100_000_000,
+    unrealised=-900_000_000,
+    fees=-50_000_000,
+    impact=-7,
+    funding=0,
+    turnover=5_000_000_000_000,
+    gross=5_000_900_000_000,
+    net=-5_000_900_000_000,
+    peak_equity=10_000_000_000_000,
+    drawdown=0.0001,
+    brake=False,
+    bar_s=10,
+    positions=[Position(BTC, -0.08, 60_000.0, None, None, -100_000_000, None, 480_000_000_000, -50_000_000, -7, 0, 3, 0.0)],
+    limits=[LimitUse("gross", 2.0, 0.5)],
+    markouts=[MeanMarkout("maker", 1, 0, 2, math.nan)],
+    open_orders=1,
+)
+
+COSTS = Costs(
+    filled=0.08,
+    average_price=59_990.0,
+    arrival_mid=60_000.0,
+    market_vwap=None,
+    slippage=80_000_000,
+    delay=0,
+    timing=0,
+    spread=50_000_000,
+    impact=30_000_000,
+    own_impact=7,
+    fees=240_000_000,
+    opportunity=None,
+    shortfall=None,
+    bps={"slippage": 1.7, "opportunity": None},
+)
+
+ORDER_STATES = {5: "working", 4: "sent", 3: "filled", 2: "cancelled", 1: "rejected"}
+"""Of the orders that the host knows, by id."""
+
+
+def symbol_of(number: int) -> str:
+    return BTC if number % 2 else ETH
+
+
+def order_of(number: int) -> OrderReading:
+    return OrderReading(
+        id=str(number),
+        client_id=f"c-{number}",
+        symbol=symbol_of(number),
+        side="sell",
+        type="limit",
+        price=60_000.0,
+        size=0.02,
+        filled=0.0,
+        average_price=None,
+        state=ORDER_STATES[number],
+        reason="",
+        queue_ahead=math.nan,
+        fees=0,
+        impact=0,
+        sent_ms=1_700_000_000_000 + number,
+        ended_ms=None,
+        decisions={"5": -0.03, "4": 0.01},
+    )
+
+
+def fill_of(number: int) -> FillReading:
+    return FillReading(
+        id=str(number),
+        order_id="3",
+        symbol=symbol_of(number),
+        side="buy",
+        price=60_000.0,
+        size=0.01,
+        maker=True,
+        cause="printed",
+        ts_ms=1_700_000_000_000 + number,
+        value=60_000_000_000,
+        fee=-12_000_001,
+        impact=0,
+        available=0.7,
+        mid=60_000.5,
+        markouts_bps={"1": 0.5, "5": None, "60": None},
+    )
+
+
+def trade_of(number: int) -> TradeReading:
+    is_open = number > 3
+    return TradeReading(
+        trade_id=str(number),
+        decision_id=str(number),
+        symbol=symbol_of(number),
+        policy="momentum",
+        state="open" if is_open else "closed",
+        size=0.02,
+        position=0.02 if is_open else 0.0,
+        pnl=None if is_open else -123_456_789,
+        fees=-12,
+        impact=0,
+        funding=0,
+        turnover=2**60,
+        crossed=0.0,
+        opened_ms=1_700_000_000_000 + number,
+        closed_ms=None if is_open else 1_700_000_300_000,
+        probe=False,
+    )
+
+
 @dataclass
 class FakeHost:
-    """Knows BTC, whose book is LIVE, and ETH, whose book never was; takes frames of Binance's USD-M futures."""
+    """Knows BTC, whose book is LIVE, and ETH, whose book never was; takes frames of Binance's USD-M futures.
+
+    Five orders, fills and trades are known, of BTC those with odd ids; decision 5 takes reports of fills.
+    """
 
     status: str = "ready"
     seq: int = 42
@@ -141,9 +331,11 @@ class FakeHost:
     asked: list[tuple[object, ...]] = field(default_factory=list)
     news: NewsRing = field(default_factory=NewsRing)
     frames: list[tuple[str, str, bytes]] = field(default_factory=list)
-    refusal: IngestRefused | None = None
+    refusal: IngestRefused | ReportRefused | None = None
     readings: int = 0
     chains: list[tuple[str, bytes]] = field(default_factory=list)
+    reports: list[FillReport] = field(default_factory=list)
+    unready: bool = False
 
     def venues(self) -> tuple[str, ...]:
         return ("binance-spot", "binance-usdm")
@@ -208,7 +400,11 @@ class FakeHost:
 
     def history(self, kind: str, symbol: str, from_ms: int, limit: int) -> dict[str, list[int] | list[float | None]] | None:
         self.asked.append(("history", kind, symbol, from_ms, limit))
-        return {"ts_ms": [1, 2], "obi": [0.5, float("nan")]} if kind == "microstructure" else None
+        columns: dict[str, dict[str, list[int] | list[float | None]]] = {
+            "microstructure": {"ts_ms": [1, 2], "obi": [0.5, float("nan")]},
+            "equity": {"ts_ms": [1, 2], "equity": [10_000_000_000_000, 2**60]},
+        }
+        return columns.get(kind)
 
     def vol_forecast(self, symbol: str, horizon: int, variant: str) -> VolForecast:
         self.asked.append(("vol_forecast", symbol, horizon, variant))
@@ -253,6 +449,64 @@ class FakeHost:
             tenors=[TENOR],
         )
 
+    def simulate(self, symbol: str, request: SimulateRequest) -> Plan:
+        self.asked.append(("simulate", symbol, request))
+        if self.refusal is not None:
+            raise self.refusal
+        if symbol != BTC:
+            raise NoData("expected a LIVE book, found it SYNCING")
+        return plan_of(symbol, request)
+
+    def sizing(self, symbol: str | None) -> Sizing:
+        self.asked.append(("sizing", symbol))
+        if symbol == ETH or self.unready:
+            raise NoData("expected a decision, found none yet; the next is due within 60 s")
+        return SIZING
+
+    def orders(self, symbol: str | None, state: str | None, before: int | None, limit: int) -> Orders:
+        self.asked.append(("orders", symbol, state, before, limit))
+        states = {"open": {"sent", "working"}, None: set(ORDER_STATES.values())}.get(state, {state})
+        following, page = page_of((one for one in ids_of(symbol) if ORDER_STATES[one] in states), before, limit)
+        return Orders(following, [order_of(one) for one in page])
+
+    def fills(self, symbol: str | None, before: int | None, limit: int) -> Fills:
+        self.asked.append(("fills", symbol, before, limit))
+        following, page = page_of(ids_of(symbol), before, limit)
+        return Fills(following, [fill_of(one) for one in page])
+
+    async def report_fill(self, report: FillReport) -> FillReportTaken:
+        await asyncio.sleep(0)
+        if self.refusal is not None:
+            raise self.refusal
+        if report.decision_id != "5":
+            raise UnknownDecision(f"expected a decision that is known, found {report.decision_id!r}")
+        if any(one.client_fill_id == report.client_fill_id for one in self.reports):
+            raise AlreadyReported(f"fill {report.client_fill_id!r} was reported before")
+        self.reports.append(report)
+        self.seq = self.durable_seq = self.seq + 1
+        position = sum(one.size for one in self.reports)
+        return FillReportTaken("5", report.client_fill_id, position, len(self.reports), self.seq, self.durable_seq)
+
+    def plans(self, decision_id: str) -> DecisionPlans | None:
+        self.asked.append(("plans", decision_id))
+        if decision_id != "5":
+            return None
+        plan = plan_of(BTC, SimulateRequest(BTC, 0.08, "sell"))
+        legs = [
+            DecisionPlan(leg, 1_700_000_000_000, size, found, COSTS) for leg, size, found in (("entry", -0.08, plan), ("exit", 0.08, None))
+        ]
+        return DecisionPlans("5", BTC, "momentum", "open", legs)
+
+    def portfolio(self) -> Portfolio:
+        if self.unready:
+            raise NoData("expected the settings of a session, found none yet")
+        return PORTFOLIO
+
+    def trades(self, symbol: str | None, state: str | None, before: int | None, limit: int) -> Trades:
+        self.asked.append(("trades", symbol, state, before, limit))
+        following, page = page_of((one for one in ids_of(symbol) if state in (None, trade_of(one).state)), before, limit)
+        return Trades(following, [trade_of(one) for one in page])
+
     def sequence(self) -> tuple[int, int]:
         return self.seq, self.durable_seq
 
@@ -261,6 +515,17 @@ class FakeHost:
 
     def counters(self) -> dict[str, float]:
         return {"inputs_total": 42.0, "loop_lag_ms": 0.25}
+
+
+def ids_of(symbol: str | None) -> list[int]:
+    """Return the ids of what is known of a symbol, or of all, newest first."""
+    return [one for one in range(5, 0, -1) if symbol in (None, symbol_of(one))]
+
+
+def page_of(ids: Iterable[int], before: int | None, limit: int) -> tuple[str | None, list[int]]:
+    """Return the cursor of the next page and the newest ``limit`` ids below ``before``."""
+    left = [one for one in ids if before is None or one < before]
+    return str(left[limit - 1]) if len(left) > limit else None, left[:limit]
 
 
 @dataclass

@@ -66,7 +66,10 @@ def test_history_is_asked_as_stated(app, host):
     assert get(app, "/api/history/microstructure/BTCUSDT", f"from_ms=1700000000000&limit={HISTORY_ROWS_MAX}").status == 200
     assert host.asked.pop() == ("history", "microstructure", BTC, 1_700_000_000_000, HISTORY_ROWS_MAX)
     unknown = get(app, "/api/history/tea/BTCUSDT")
-    assert (unknown.status, unknown.json["detail"]) == (404, "expected the history kind microstructure, candles, vol or smile, found 'tea'")
+    assert (unknown.status, unknown.json["detail"]) == (
+        404,
+        "expected the history kind microstructure, candles, vol, smile or equity, found 'tea'",
+    )
 
 
 def test_vol_models_are_asked_for_the_horizon_and_the_variant_as_stated(app, host):
@@ -214,7 +217,7 @@ def test_the_committed_schema_is_the_one_served(app):
 
 def test_operations_are_named_and_the_schema_tells_the_errors():
     document = json.loads(openapi_document())
-    operations = {path: next(iter(item.values())) for path, item in document["paths"].items()}
+    operations = {f"{method.upper()} {path}": operation for path, item in document["paths"].items() for method, operation in item.items()}
     assert {operation["operationId"] for operation in operations.values()} == {
         "getHealth",
         "getLiveness",
@@ -226,14 +229,24 @@ def test_operations_are_named_and_the_schema_tells_the_errors():
         "getHistory",
         "postOptionChain",
         "getSmile",
+        "simulateOrder",
+        "getSizing",
+        "listOrders",
+        "listFills",
+        "reportFill",
+        "getPlans",
+        "getPortfolio",
+        "listTrades",
         "ingestFrames",
         "streamEvents",
         "getConfig",
         "getMetrics",
     }
-    assert set(operations["/api/book/{symbol}"]["responses"]) == {"200", "404", "422", "503"}
-    schema = operations["/api/microstructure/{symbol}"]["responses"]["200"]["content"]["application/json"]["schema"]
+    assert set(operations["GET /api/book/{symbol}"]["responses"]) == {"200", "404", "422", "503"}
+    schema = operations["GET /api/microstructure/{symbol}"]["responses"]["200"]["content"]["application/json"]["schema"]
     assert schema == {"$ref": "#/components/schemas/Microstructure"}
+    assert "400" in operations["POST /api/exec/simulate"]["responses"], "a body can be malformed"
+    assert not any("400" in operation["responses"] for name, operation in operations.items() if name.startswith("GET "))
 
 
 def test_every_route_that_is_documented_is_served_and_the_other_way_round():

@@ -1,4 +1,4 @@
-"""The route table: parse, ask the host, encode. Answers are the Structs of ``domain.readings``; NaN becomes null."""
+"""The route table: parse, ask the host, encode. Answers are the Structs of ``domain``; NaN becomes null."""
 
 import functools
 from collections.abc import Iterator
@@ -6,47 +6,45 @@ from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn
 
 import msgspec
-from litestar import Litestar, MediaType, Request, Response, get, post
+from litestar import Litestar, MediaType, Response, get, post
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
 from litestar.params import FromPath, HeaderParameter, QueryParameter
-from litestar.response.base import ASGIResponse
-from litestar.types import Receive, Scope, Send
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from alphapack.api.answers import (
+    EXACT_INT_MAX,
+    AnyRequest,
+    Encoded,
+    encoded,
+    host_of,
+    no_data,
+    not_taken,
+    problems,
+    resolved,
+    unknown_symbol,
+)
 from alphapack.api.docs import PAGE_HEADERS, docs_page, index_page
 from alphapack.api.guards import CONSUMES
-from alphapack.api.problems import PROBLEM_JSON, Problem, Refused, shown
+from alphapack.api.problems import PROBLEM_JSON, Refused, shown
 from alphapack.api.stream import DEFAULT_KINDS, EVENT_STREAM, KINDS, EventStream, Streams, Wanted, key_of
+from alphapack.api.trading_routes import TRADING_ROUTES
 from alphapack.domain.market import symbol_id
 from alphapack.domain.readings import Book, ChainTaken, Health, Microstructure, Smile, SymbolInfo, VolAccuracy, VolForecast
-from alphapack.engine.ports import (
-    Busy,
-    Host,
-    Ingested,
-    IngestRefused,
-    Invalid,
-    Malformed,
-    NoData,
-    NotAccepting,
-    NotDurable,
-    NotReady,
-)
+from alphapack.engine.ports import Host, Ingested, IngestRefused, NoData
 
 API_VERSION = "1"
 LEVELS_MAX = 1_000
 HISTORY_ROWS_MAX = 3_600
-EXACT_INT_MAX = 2**53 - 1
-"""Beyond it JSON readers that use doubles lose digits."""
 HORIZON_MAX = 10_080
 """A week, in minutes."""
-HISTORY_KINDS = "microstructure, candles, vol or smile"
+HISTORY_KINDS = "microstructure, candles, vol, smile or equity"
+PORTFOLIO = "all"
+"""Stands for a symbol where all of them are meant."""
 VARIANTS = ("log", "plain")
-NO_DATA_RETRY_S = "60"
-"""Volatility changes once a minute."""
 INTERVAL_MS_MIN, INTERVAL_MS_MAX = 50, 10_000
 WIRE_NAME_LENGTH_MAX = 40
 STREAM_SYMBOLS_MAX = 1_000
@@ -56,16 +54,7 @@ CHAIN_BYTES_MAX = 8_000_000
 """A hundred thousand quotes; an exchange's whole chain of a coin is a tenth of a megabyte."""
 FRAMES = ("application/x-ndjson", "application/jsonl", "text/plain")
 """Content types of raw frames, one a line."""
-INGEST_STATUS: dict[type[IngestRefused], int] = {
-    Malformed: 400,
-    NotAccepting: 409,
-    Invalid: 422,
-    NotReady: 503,
-    Busy: 503,
-    NotDurable: 507,
-}
 
-AnyRequest = Request[Any, Any, Any]
 Columns = dict[str, list[int] | list[float | None]]
 
 
@@ -75,71 +64,35 @@ class Live(msgspec.Struct, frozen=True):
     status: str = "live"
 
 
-class Encoded(ASGIResponse):
-    """A Struct as JSON, past the framework's response building: that costs a third of a polled request."""
-
-    def __init__(self, answer: msgspec.Struct) -> None:
-        self.body = msgspec.json.encode(answer)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer."""
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(self.body))]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": self.body, "more_body": False})
-
-
-def _encoded(answer: type[msgspec.Struct]) -> dict[int, ResponseSpec]:
-    return {200: ResponseSpec(answer, generate_examples=False, description="the answer")}
-
-
-def _problems(*statuses: int) -> dict[int, ResponseSpec]:
-    said = {
-        400: "the body ended early, or is not what it is declared as",
-        401: "a token is set, and the request has none or another one",
-        403: "the Origin of another site",
-        404: "unknown symbol, kind or venue",
-        409: "a recording is served; its inputs are its own",
-        413: "the body is larger than is accepted",
-        415: "the body is declared as something else",
-        422: "a value or parameter that is not accepted",
-        429: "too many wrong tokens",
-        503: "not now: there is no data yet, or no place; Retry-After says when to try again",
-        507: "the disk refuses; the detail says what became of the frames",
-    }
-    return {
-        status: ResponseSpec(Problem, generate_examples=False, description=said[status], media_type=PROBLEM_JSON) for status in statuses
-    }
-
-
 @get(
     "/api/health",
     operation_id="getHealth",
     summary="State of the engine; 503 while it is starting",
-    responses={503: ResponseSpec(Health, generate_examples=False, description="the engine is starting"), **_problems(422)},
+    responses={503: ResponseSpec(Health, generate_examples=False, description="the engine is starting"), **problems(422)},
 )
 async def health(request: AnyRequest) -> Response[Health]:
     """Answer the state of the whole; its body is the same whatever the status."""
-    answer = _host(request).health()
+    answer = host_of(request).health()
     return Response(answer, status_code=503 if answer.status == "starting" else 200)
 
 
-@get("/api/health/live", operation_id="getLiveness", summary="200 as long as the process answers", responses=_problems(422))
+@get("/api/health/live", operation_id="getLiveness", summary="200 as long as the process answers", responses=problems(422))
 async def live() -> Live:
     """Answer that the process lives."""
     return Live()
 
 
-@get("/api/symbols", operation_id="listSymbols", summary="Every known symbol in order of name", responses=_problems(422))
+@get("/api/symbols", operation_id="listSymbols", summary="Every known symbol in order of name", responses=problems(422))
 async def symbols(request: AnyRequest) -> list[SymbolInfo]:
     """Answer the known symbols."""
-    return _host(request).symbols()
+    return host_of(request).symbols()
 
 
 @get(
     "/api/book/{symbol:str}",
     operation_id="getBook",
     summary="Best levels of one book, best first",
-    responses=_encoded(Book) | _problems(404, 422, 503),
+    responses=encoded(Book) | problems(404, 422, 503),
 )
 async def book(
     request: AnyRequest,
@@ -147,8 +100,8 @@ async def book(
     depth: Annotated[int, QueryParameter(ge=1, le=LEVELS_MAX, description="levels a side")] = 20,
 ) -> Encoded:
     """Answer the levels of a proven book."""
-    host = _host(request)
-    name = _resolved(host, symbol)
+    host = host_of(request)
+    name = resolved(host, symbol)
     return Encoded(host.book(name, depth) or _missing(host, name))
 
 
@@ -156,12 +109,12 @@ async def book(
     "/api/microstructure/{symbol:str}",
     operation_id="getMicrostructure",
     summary="Features of one symbol now",
-    responses=_encoded(Microstructure) | _problems(404, 422, 503),
+    responses=encoded(Microstructure) | problems(404, 422, 503),
 )
 async def microstructure(request: AnyRequest, symbol: FromPath[str]) -> Encoded:
     """Answer the latest features."""
-    host = _host(request)
-    name = _resolved(host, symbol)
+    host = host_of(request)
+    name = resolved(host, symbol)
     return Encoded(host.microstructure(name) or _missing(host, name))
 
 
@@ -169,7 +122,7 @@ async def microstructure(request: AnyRequest, symbol: FromPath[str]) -> Encoded:
     "/api/history/{kind:str}/{symbol:str}",
     operation_id="getHistory",
     summary=f"Past values by column, oldest first; kind is {HISTORY_KINDS}",
-    responses=_problems(404, 422),
+    responses=problems(404, 422),
 )
 async def history(
     request: AnyRequest,
@@ -179,8 +132,8 @@ async def history(
     limit: Annotated[int, QueryParameter(ge=1, le=HISTORY_ROWS_MAX, description="rows at most")] = 600,
 ) -> Columns:
     """Answer the first ``limit`` rows from ``from_ms`` on."""
-    host = _host(request)
-    name = _underlying(host, symbol) if kind == "smile" else _resolved(host, symbol)
+    host = host_of(request)
+    name = _history_of(host, kind, symbol)
     columns = host.history(kind, name, from_ms, limit)
     if columns is None:
         raise Refused(404, f"expected the history kind {HISTORY_KINDS}, found {shown(kind)}")
@@ -191,7 +144,7 @@ async def history(
     "/api/vol/forecast/{symbol:str}",
     operation_id="getVolForecast",
     summary="Volatility of the next h minutes: HAR, GARCH(1,1) and what is made of them",
-    responses=_encoded(VolForecast) | _problems(404, 422, 503),
+    responses=encoded(VolForecast) | problems(404, 422, 503),
 )
 async def vol_forecast(
     request: AnyRequest,
@@ -204,28 +157,28 @@ async def vol_forecast(
     """Answer standard deviations of the log return over the next h minutes."""
     if variant is not None and variant not in VARIANTS:
         raise Refused(422, f"'variant': expected {' or '.join(VARIANTS)}, found {shown(variant)}")
-    host = _host(request)
-    name = _resolved(host, symbol)
+    host = host_of(request)
+    name = resolved(host, symbol)
     try:
         return Encoded(host.vol_forecast(name, h, variant or VARIANTS[0]))
     except NoData as missing:
-        raise Refused(503, f"{name}: {missing}", headers={"Retry-After": NO_DATA_RETRY_S}) from None
+        raise no_data(missing, name) from None
 
 
 @get(
     "/api/vol/accuracy/{symbol:str}",
     operation_id="getVolAccuracy",
     summary="How good the forecasts were: rolling QLIKE, Mincer-Zarnowitz, Diebold-Mariano",
-    responses=_encoded(VolAccuracy) | _problems(404, 422, 503),
+    responses=encoded(VolAccuracy) | problems(404, 422, 503),
 )
 async def vol_accuracy(request: AnyRequest, symbol: FromPath[str]) -> Encoded:
     """Answer every model's forecasts of variance against what was realised."""
-    host = _host(request)
-    name = _resolved(host, symbol)
+    host = host_of(request)
+    name = resolved(host, symbol)
     try:
         return Encoded(host.vol_accuracy(name))
     except NoData as missing:
-        raise Refused(503, f"{name}: {missing}", headers={"Retry-After": NO_DATA_RETRY_S}) from None
+        raise no_data(missing, name) from None
 
 
 @dataclass
@@ -244,7 +197,7 @@ class TakesFrames(Operation):
     operation_class=TakesFrames,
     opt={CONSUMES: FRAMES},
     summary="Take raw frames of a venue by the same door as any other; answers once they are durable",
-    responses=_encoded(Ingested) | _problems(401, 403, 404, 409, 413, 415, 422, 429, 503, 507),
+    responses=encoded(Ingested) | problems(401, 403, 404, 409, 413, 415, 422, 429, 503, 507),
 )
 async def ingest(
     request: AnyRequest,
@@ -252,7 +205,7 @@ async def ingest(
     symbol: Annotated[str | None, QueryParameter(description="the venue's name of what frames without one are about")] = None,
 ) -> Encoded:
     """Answer what became of the frames."""
-    host = _host(request)
+    host = host_of(request)
     name = venue.lower()
     if name not in host.venues():
         raise Refused(404, f"expected a venue of {', '.join(host.venues())}, found {shown(venue)}")
@@ -266,8 +219,7 @@ async def ingest(
     try:
         return Encoded(await host.ingest(name, symbol or "", _lines(body)))
     except IngestRefused as refused:
-        status = INGEST_STATUS[type(refused)]
-        raise Refused(status, str(refused), headers={"Retry-After": "1"} if status == 503 else None) from None
+        raise not_taken(refused) from None
 
 
 @dataclass
@@ -309,33 +261,32 @@ class TakesChain(Operation):
     request_max_body_size=CHAIN_BYTES_MAX,
     operation_class=TakesChain,
     summary="Take an option chain of the symbol's base asset; answers once its smiles are durable",
-    responses=_encoded(ChainTaken) | _problems(400, 401, 403, 404, 409, 413, 415, 422, 429, 503, 507),
+    responses=encoded(ChainTaken) | problems(400, 401, 403, 404, 409, 413, 415, 422, 429, 503, 507),
 )
 async def option_chain(request: AnyRequest, symbol: FromPath[str]) -> Encoded:
     """Answer which rows were taken, and the smile of each tenor."""
-    host = _host(request)
+    host = host_of(request)
     name = _underlying(host, symbol)
     try:
         return Encoded(await host.chain(name, await request.body()))
     except IngestRefused as refused:
-        status = INGEST_STATUS[type(refused)]
-        raise Refused(status, str(refused), headers={"Retry-After": "1"} if status == 503 else None) from None
+        raise not_taken(refused) from None
 
 
 @get(
     "/api/options/smile/{symbol:str}",
     operation_id="getSmile",
     summary="Risk reversal, butterfly, term slope and skew z-score of the newest option chain, and the smile of each tenor",
-    responses=_encoded(Smile) | _problems(404, 422, 503),
+    responses=encoded(Smile) | problems(404, 422, 503),
 )
 async def smile(request: AnyRequest, symbol: FromPath[str]) -> Encoded:
     """Answer the smile of a symbol's base asset."""
-    host = _host(request)
+    host = host_of(request)
     name = _underlying(host, symbol)
     try:
         return Encoded(host.smile(name))
     except NoData as missing:
-        raise Refused(503, f"{name}: {missing}", headers={"Retry-After": NO_DATA_RETRY_S}) from None
+        raise no_data(missing, name) from None
 
 
 @get(
@@ -343,7 +294,7 @@ async def smile(request: AnyRequest, symbol: FromPath[str]) -> Encoded:
     operation_id="streamEvents",
     summary="Server-Sent Events: newest features as fast as the reader takes them, records once they are durable",
     responses={200: ResponseSpec(str, generate_examples=False, description="events without end", media_type=EVENT_STREAM)}
-    | _problems(404, 422, 503),
+    | problems(404, 422, 503),
 )
 async def stream(
     request: AnyRequest,
@@ -357,25 +308,25 @@ async def stream(
     ] = None,
 ) -> EventStream:
     """Answer events until the client leaves."""
-    host = _host(request)
+    host = host_of(request)
     wanted = frozenset(kinds.split(","))
     if unknown := sorted(wanted - set(KINDS)):
         raise Refused(422, f"'kinds': expected kinds of {', '.join(KINDS)}, separated by commas, found {shown(unknown[0])}")
     asked = dict.fromkeys(symbols.split(",")) if symbols is not None else {}
     if len(asked) > STREAM_SYMBOLS_MAX:
         raise Refused(422, f"'symbols': expected at most {STREAM_SYMBOLS_MAX:,} names, found {len(asked):,}")
-    names = None if symbols is None else tuple(dict.fromkeys(_resolved(host, text) for text in asked))
+    names = None if symbols is None else tuple(dict.fromkeys(resolved(host, text) for text in asked))
     streams: Streams = request.app.state.streams
     return EventStream(streams, Wanted(names, wanted, interval_ms / 1_000, key_of(last_event_id) if last_event_id else None))
 
 
-@get("/api/config", operation_id="getConfig", summary="Effective settings, secrets masked", responses=_problems(422))
+@get("/api/config", operation_id="getConfig", summary="Effective settings, secrets masked", responses=problems(422))
 async def config(request: AnyRequest) -> dict[str, Any]:
     """Answer the settings in force."""
-    return _host(request).config()
+    return host_of(request).config()
 
 
-@get("/metrics", operation_id="getMetrics", summary="Prometheus text", media_type="text/plain; version=0.0.4", responses=_problems(422))
+@get("/metrics", operation_id="getMetrics", summary="Prometheus text", media_type="text/plain; version=0.0.4", responses=problems(422))
 async def metrics(request: AnyRequest) -> bytes:
     """Answer the engine's counters and those of the process."""
     return generate_latest(request.app.state.metrics)
@@ -396,12 +347,12 @@ async def docs() -> Response[str]:
 @get("/", include_in_schema=False)
 async def index(request: AnyRequest) -> Response[str]:
     """Answer the start page."""
-    host = _host(request)
+    host = host_of(request)
     return Response(index_page(host.symbols(), host.health().status), media_type=MediaType.HTML, headers=PAGE_HEADERS)
 
 
 MARKET_ROUTES = (symbols, book, microstructure, history, vol_forecast, vol_accuracy, option_chain, smile)
-ROUTES = (health, live, *MARKET_ROUTES, ingest, stream, config, metrics, openapi, docs, index)
+ROUTES = (health, live, *MARKET_ROUTES, *TRADING_ROUTES, ingest, stream, config, metrics, openapi, docs, index)
 
 
 class EngineMetrics(Collector):
@@ -430,7 +381,8 @@ def metrics_of(host: Host) -> CollectorRegistry:
 def openapi_document() -> bytes:
     """Return the OpenAPI document of ``ROUTES`` as it is committed: indented JSON with a final newline."""
     description = (
-        "Market data of one engine. Numbers are finite or null; times are UTC milliseconds. Every answer under /api carries "
+        "Market data and paper trading of one engine. Numbers are finite or null; times are UTC milliseconds; money is a whole number of "
+        "1e-8 of the settlement currency, paid below zero. Every answer under /api carries "
         "X-Alphapack-Seq (inputs it has seen) and X-Alphapack-Durable-Seq (inputs safe on disk). Errors are RFC 9457 problem documents."
     )
     application = Litestar(
@@ -439,7 +391,8 @@ def openapi_document() -> bytes:
     document = application.openapi_schema.to_schema()
     for item in document["paths"].values():
         for operation in item.values():
-            operation["responses"].pop("400", None)  # The framework's own idea of a validation error, which is never sent.
+            if PROBLEM_JSON not in operation["responses"].get("400", {}).get("content", {}):
+                operation["responses"].pop("400", None)  # The framework's own idea of a validation error, which is never sent.
     return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
 
 
@@ -448,23 +401,22 @@ def _docs_html() -> str:
     return docs_page(msgspec.json.decode(openapi_document()))
 
 
-def _host(request: AnyRequest) -> Host:
-    host: Host = request.app.state.host
-    return host
-
-
-def _resolved(host: Host, text: str) -> str:
-    name = host.resolve(text)
-    if name is None:
-        raise Refused(404, f"unknown symbol {shown(text)}; GET /api/symbols lists the known ones")
-    return name
-
-
 def _underlying(host: Host, text: str) -> str:
     name = host.underlying(text)
     if name is None:
-        raise Refused(404, f"unknown symbol {shown(text)}; GET /api/symbols lists the known ones")
+        raise unknown_symbol(text)
     return name
+
+
+def _history_of(host: Host, kind: str, text: str) -> str:
+    """Return whose past is asked for: the equity is that of the portfolio, whatever the symbol."""
+    if kind == "smile":
+        return _underlying(host, text)
+    if kind != "equity":
+        return resolved(host, text)
+    if text.lower() != PORTFOLIO:
+        resolved(host, text)
+    return PORTFOLIO
 
 
 def _is_wire_name(text: str) -> bool:

@@ -6,6 +6,8 @@ because kernels parse them exactly. *Records* are what the engine says happened:
 ``Engine.step``, hashed into the digest and, where people care, kept in the ledger.
 """
 
+from typing import Any
+
 import msgspec
 
 from alphapack.domain.market import BookState
@@ -201,6 +203,120 @@ class SmileChanged(Record, frozen=True, tag="smile"):
     skew_z: float | None
 
 
+class DecisionMade(Record, frozen=True, tag="decision"):
+    """What a policy wants of a symbol, and all that it looked at."""
+
+    decision: int
+    symbol: str
+    policy: str
+    exposure: float
+    """-1 to 1: of the size that is allowed."""
+    urgency: float
+    horizon_s: int
+    win_probability: float
+    features: dict[str, float]
+    """The decision context, in raw units."""
+
+
+class Sized(Record, frozen=True, tag="sizing"):
+    """Every step from an exposure to a size; the body is that of ``readings.Sizing``."""
+
+    decision: int
+    symbol: str
+    sizing: dict[str, Any]
+
+
+class Planned(Record, frozen=True, tag="plan"):
+    """How a change of a sleeve is to be traded."""
+
+    decision: int
+    symbol: str
+    leg: str
+    """entry or exit."""
+    side: str
+    lots: int
+    style: str
+    schedule: str
+    reason: str
+    cost_bps: float
+    slices: int
+
+
+class OrderChanged(Record, frozen=True, tag="order"):
+    """An order entered a state, as its sender learns of it."""
+
+    order: int
+    client_id: str
+    symbol: str
+    side: str
+    type: str
+    ticks: int
+    """The limit."""
+    lots: int
+    filled_lots: int
+    state: str
+    reason: str
+
+
+class Filled(Record, frozen=True, tag="fill"):
+    """Lots of an order were filled, as its sender learns of it. Money is in units of 1e-8, paid below zero."""
+
+    fill: int
+    order: int
+    symbol: str
+    side: str
+    ticks: int
+    lots: int
+    maker: bool
+    cause: str
+    """swept, printed, through or crossed: see docs/MATCHING.md."""
+    exchange_ns: int
+    """Engine time at which it happened."""
+    value: int
+    """Price times quantity, never below zero."""
+    fee: int
+    impact: int
+    """Charge for what own fills before had done to the price."""
+    available_lots: int
+    """What was there to be filled from: displayed and not taken, or traded beyond the queue."""
+
+
+class Crossed(Record, frozen=True, tag="cross"):
+    """Sleeves that wanted opposite things traded with each other, at the mid and free of fees."""
+
+    symbol: str
+    mid_half_ticks: int
+    lots: dict[int, int]
+    """Signed, by decision; their sum is 0."""
+
+
+class TradeClosed(Record, frozen=True, tag="trade"):
+    """A sleeve is flat again: what came of its decision. Money is in units of 1e-8, paid below zero."""
+
+    decision: int
+    symbol: str
+    policy: str
+    pnl: int
+    fees: int
+    impact: int
+    funding: int
+    turnover: int
+    opened_ns: int
+    probe: bool
+
+
+class OutsideFilled(Record, frozen=True, tag="outside_fill"):
+    """An outside executor reported a fill of a decision; the paper portfolio is not touched by it."""
+
+    decision: int
+    client_fill_id: str
+    symbol: str
+    price: float
+    size: float
+    fee: float
+    venue_ms: int
+
+
 AnyRecord = (
     SessionStarted
     | BookStateChanged
@@ -211,4 +327,12 @@ AnyRecord = (
     | WorkRequested
     | WorkFailed
     | SmileChanged
+    | DecisionMade
+    | Sized
+    | Planned
+    | OrderChanged
+    | Filled
+    | Crossed
+    | TradeClosed
+    | OutsideFilled
 )

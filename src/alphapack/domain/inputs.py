@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from alphapack.domain.market import Step
+from alphapack.domain.trading import ExecutionSettings, RouterSettings
 
 INPUT_VERSION = 1
 
@@ -91,6 +92,19 @@ class Chain(Input, frozen=True, tag="chain", gc=False):
     body: bytes
 
 
+class OutsideFill(Input, frozen=True, tag="outside_fill", gc=False):
+    """A fill that an outside executor reports of a decision; once by ``client_fill_id``."""
+
+    decision: int
+    client_fill_id: str
+    price: float
+    size: float
+    """In base units, below 0 where it was sold."""
+    fee: float
+    """In units of the settlement currency, paid below 0."""
+    venue_ms: int
+
+
 POSTED = "posted"
 CHAIN_SOURCES = (POSTED, "recorded", "simulated")
 
@@ -115,6 +129,8 @@ class CoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     delta_convention: Literal["forward", "premium_adjusted"] = "forward"
     """Whose 25 a 25-delta option has; premium-adjusted: of options whose premium is paid in the coin."""
     instruments: tuple["InstrumentSettings", ...] = ()
+    router: RouterSettings = RouterSettings()
+    execution: ExecutionSettings = ExecutionSettings()
 
 
 class InstrumentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -143,4 +159,4 @@ class InstrumentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
                 raise ValueError(f"expected a {name} within {FEE_BPS_MAX} basis points, found {fee}")
 
 
-AnyInput = Configure | SessionStart | Frame | Heartbeat | Shed | Conflated | Result | History | Chain
+AnyInput = Configure | SessionStart | Frame | Heartbeat | Shed | Conflated | Result | History | Chain | OutsideFill

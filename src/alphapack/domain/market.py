@@ -92,3 +92,11 @@ def base_of(symbol: str) -> str:
         pair = pair.partition(separator)[0]
     quote = next((one for one in QUOTE_ASSETS if pair.endswith(one) and len(pair) > len(one)), "")
     return pair.removesuffix(quote)
+
+
+def quote_of(symbol: str) -> str:
+    """Return the asset that a symbol's prices count: USDT of ``binance-usdm:BTCUSDT``, USD of ``BTCUSD_PERP`` and ``BTC-USD``; empty: not known."""
+    pair = (name_of(symbol) or symbol).upper()
+    base = base_of(symbol)
+    rest = pair.removeprefix(base).lstrip("-_/")
+    return next((one for one in QUOTE_ASSETS if rest.startswith(one)), "")

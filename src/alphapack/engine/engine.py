@@ -21,6 +21,7 @@ from alphapack.domain.inputs import (
     Frame,
     Heartbeat,
     History,
+    OutsideFill,
     Result,
     SessionStart,
     Shed,
@@ -28,16 +29,27 @@ from alphapack.domain.inputs import (
 from alphapack.domain.market import NANOS_PER_S, base_of, name_of, symbol_id, venue_of
 from alphapack.engine.digest import Digest
 from alphapack.engine.draws import Draws
+from alphapack.engine.known import Known
 from alphapack.engine.ports import Codec, Service
 from alphapack.engine.timers import Timer, Timers
 from alphapack.models.chain import WORK as CHAIN
+from alphapack.models.impact_work import WORK as IMPACT
 from alphapack.models.volatility import WORK as VOLATILITY
 from alphapack.services.candles import CandleStore
+from alphapack.services.decisions import TIMER as DECISIONS_TIMER
+from alphapack.services.decisions import Decisions
+from alphapack.services.exchange import TIMER as EXCHANGE_TIMER
+from alphapack.services.exchange import Exchange
+from alphapack.services.execution import TIMER as EXECUTION_TIMER
+from alphapack.services.execution import Execution
+from alphapack.services.impact import TIMER as IMPACT_TIMER
+from alphapack.services.impact import Impacts
 from alphapack.services.microstructure import MICROPRICE, TICK_NS, Judge, Microstructure
 from alphapack.services.options import Options
-from alphapack.services.volatility import TIMER, Volatility
+from alphapack.services.volatility import TIMER as VOLATILITY_TIMER
+from alphapack.services.volatility import Volatility
 
-STATE_VERSION = 6
+STATE_VERSION = 7
 REASON_LENGTH_MAX = 300
 REJECTIONS_NS = NANOS_PER_S
 """A venue's unusable frames are reported at most this often, with their count, so that garbage cannot flood the ledger."""
@@ -120,10 +132,39 @@ class Engine:
         self.volatility = Volatility(self, self.candles.rows, self.candles.version)
         self.candles.merged = self.volatility.on_candles
         self.options = Options(self)
-        self._services: list[Service] = [self.microstructure, self.candles, self.volatility, self.options]
+        self.impacts = Impacts(self, self.microstructure.live, lambda symbol: known.sigma_1d(symbol), lambda symbol: known.adv(symbol))
+        self.known = known = Known(
+            self,
+            self.microstructure,
+            self.candles,
+            self.volatility,
+            self.impacts,
+            frozenset(codec.venue for codec in codecs if codec.spot),
+        )
+        self.exchange = Exchange(self, known.market, known.terms, known.impact_of_lots)
+        self.execution = Execution(self, self.exchange, known)
+        self.exchange.listener = self.execution
+        self.decisions = Decisions(self, known.tradable, self.decision_context)
+        self.decisions.decided = self.execution.on_decision
+        self.microstructure.broke = self.exchange.on_broken
+        self.microstructure.refined = self._on_refined
+        self._services: list[Service] = [
+            self.microstructure,
+            self.candles,
+            self.volatility,
+            self.options,
+            self.impacts,
+            self.exchange,
+            self.execution,
+            self.decisions,
+        ]
         self._timer_handlers: dict[str, Callable[[str], None]] = {
             "microstructure": lambda _: self.microstructure.on_tick(),
-            TIMER: self.volatility.on_timer,
+            VOLATILITY_TIMER: self.volatility.on_timer,
+            IMPACT_TIMER: self.impacts.on_timer,
+            EXCHANGE_TIMER: self.exchange.on_timer,
+            EXECUTION_TIMER: self.execution.on_timer,
+            DECISIONS_TIMER: self.decisions.on_timer,
         }
         self._handlers: dict[type, Callable[[AnyInput], None]] = {
             Configure: self._on_configure,
@@ -135,11 +176,13 @@ class Engine:
             Result: self._on_result,
             History: self._on_history,
             Chain: self._on_chain,
+            OutsideFill: self._on_outside_fill,
         }
         self._result_handlers: dict[str, Callable[[Result], None]] = {
             MICROPRICE: self.microstructure.on_result,
             VOLATILITY: self.volatility.on_result,
             CHAIN: self.options.on_result,
+            IMPACT: self.impacts.on_result,
         }
 
     # The door
@@ -220,22 +263,28 @@ class Engine:
         assert isinstance(entry, Configure)
         self.settings = entry.settings
         self._draws.seed = entry.settings.seed
-        if not self.configured:
-            self.configured = True
+        first, self.configured = not self.configured, True
+        if first:
             self._timers.add((entry.ts_ns // TICK_NS + 1) * TICK_NS, "microstructure", period_ns=TICK_NS)
         self.microstructure.on_configure(entry.settings)
+        self.execution.on_configure()
+        if first:
+            self.impacts.start()
+            self.decisions.start()
 
     def _on_session(self, entry: AnyInput) -> None:
         assert isinstance(entry, SessionStart)
         self.source_inputs += 1
         self.emit(SessionStarted(entry.source))
         self.microstructure.on_session()
+        self.exchange.on_session()
 
     def _on_frame(self, entry: AnyInput) -> None:
         assert isinstance(entry, Frame)
         self.source_inputs += 1
         codec = self.codecs.get(entry.venue)
         if codec is not None and self.microstructure.on_frame(entry.venue, entry.payload):
+            self._meet_orders()
             return
         try:
             if codec is None:
@@ -243,10 +292,32 @@ class Engine:
             self.decoded = codec.decode(entry.payload, entry.symbol)
             for event in self.decoded:
                 self.microstructure.on_event(event)
+                self._meet_orders()
                 if (handle := self.candles.handlers.get(type(event))) is not None:
                     self._hand_candles(handle, event)
         except FrameError as error:
             self._reject(entry.venue, entry.symbol, str(error))
+
+    def _meet_orders(self) -> None:
+        """Let the orders that rest at a symbol see what its message has changed."""
+        touched = self.microstructure.touched
+        if touched is not None and touched.facts.symbol in self.exchange.resting:
+            self.exchange.on_market(touched.facts.symbol)
+
+    def _on_refined(self, symbol: str) -> None:
+        """Count orders and positions of a symbol in the steps that its book has now, where these are parts of those before."""
+        account = self.execution.account(symbol)
+        terms = self.known.terms(symbol)
+        if account is None or terms is None:
+            return
+        by_price, by_lot = account.sleeves.tick.size / terms.tick.size, account.sleeves.lot.size / terms.lot.size
+        if by_price.denominator == 1 and by_lot.denominator == 1:
+            self.exchange.on_steps(symbol, by_price.numerator, by_lot.numerator)
+            self.execution.on_steps(symbol, by_price.numerator, by_lot.numerator)
+
+    def _on_outside_fill(self, entry: AnyInput) -> None:
+        assert isinstance(entry, OutsideFill)
+        self.execution.on_outside_fill(entry)
 
     def _hand_candles(self, handle: Callable[[Any], None], event: AnyWireEvent) -> None:
         try:

@@ -9,12 +9,26 @@ from alphapack.domain.events import AnyWireEvent, DepthDiff, WorkRequested
 from alphapack.domain.inputs import AnyInput
 from alphapack.domain.market import Verdict
 from alphapack.domain.readings import Book, ChainTaken, Health, Microstructure, Smile, SymbolInfo, VolAccuracy, VolForecast
+from alphapack.domain.trading_readings import (
+    DecisionPlans,
+    FillReport,
+    FillReportTaken,
+    Fills,
+    Orders,
+    Plan,
+    Portfolio,
+    SimulateRequest,
+    Sizing,
+    Trades,
+)
 
 
 class Codec(Protocol):
     """A venue's wire format and continuity rule; holds no connection, clock or file."""
 
     venue: str
+    spot: bool
+    """Whether its market trades what is owned, so that nothing can be sold short."""
     frame_format: int
     """The format of ``kernels.wire`` in which this venue's frames may be taken whole by a kernel."""
 
@@ -205,7 +219,7 @@ REJECTED_LINES_MAX = 100
 
 
 class IngestRefused(Exception):
-    """Frames that are not taken; the text says why in one line."""
+    """Frames, chains or fills that are not taken; the text says why in one line."""
 
 
 class NotReady(IngestRefused):
@@ -232,12 +246,24 @@ class Busy(IngestRefused):
     """As much of the kind as may wait is waiting already; none of it was taken."""
 
 
+class ReportRefused(Exception):
+    """A report of a fill that cannot be counted; the text says why in one line."""
+
+
+class UnknownDecision(ReportRefused):
+    """A report about a decision that was never made, or is no longer kept."""
+
+
+class AlreadyReported(ReportRefused):
+    """A fill whose client id was reported before; it counts once."""
+
+
 class NoData(Exception):
     """A question about a known symbol of which too little is known; the text says in one line what is missing."""
 
 
 class Host(Protocol):
-    """What the HTTP layer may ask of the running engine, on the engine's loop; all but ``ingest`` return at once."""
+    """What the HTTP layer may ask of the running engine, on the engine's loop; all that are not ``async`` return at once."""
 
     @property
     def news(self) -> News:
@@ -278,7 +304,10 @@ class Host(Protocol):
         ...
 
     def history(self, kind: str, symbol: str, from_ms: int, limit: int) -> dict[str, list[int] | list[float | None]] | None:
-        """Return columns, oldest row first: the first ``limit`` rows with ``ts_ms >= from_ms``; None for an unknown kind."""
+        """Return columns, oldest row first: the first ``limit`` rows with ``ts_ms >= from_ms``; None for an unknown kind.
+
+        The kind ``equity`` is the portfolio's; its symbol is ``all``.
+        """
         ...
 
     def vol_forecast(self, symbol: str, horizon: int, variant: str) -> VolForecast:
@@ -303,6 +332,48 @@ class Host(Protocol):
 
     def smile(self, symbol: str) -> Smile:
         """Return what the newest chain of an ``underlying`` says. Raises ``NoData``."""
+        ...
+
+    def simulate(self, symbol: str, request: SimulateRequest) -> Plan:
+        """Return how an order of a full symbol name would be traded; nothing is sent.
+
+        ``request`` is in range field by field; its own ``symbol`` is as it was written. Raises ``NoData``, or ``Invalid`` where
+        so much cannot be planned.
+        """
+        ...
+
+    def sizing(self, symbol: str | None) -> Sizing:
+        """Return the last sizing of a full symbol name, or the newest of any. Raises ``NoData``."""
+        ...
+
+    def orders(self, symbol: str | None, state: str | None, before: int | None, limit: int) -> Orders:
+        """Return the newest ``limit`` orders whose id is below ``before``; None asks for all.
+
+        ``state`` is one of sent, working, filled, cancelled, rejected, or open for sent and working.
+        """
+        ...
+
+    def fills(self, symbol: str | None, before: int | None, limit: int) -> Fills:
+        """Return the newest ``limit`` fills whose id is below ``before``; None asks for all."""
+        ...
+
+    async def report_fill(self, report: FillReport) -> FillReportTaken:
+        """Take a fill of an outside executor, in range field by field; returns once it is durable.
+
+        Raises ``UnknownDecision``, ``AlreadyReported``, ``Invalid``, ``NotReady``, ``NotAccepting`` or ``NotDurable``.
+        """
+        ...
+
+    def plans(self, decision_id: str) -> DecisionPlans | None:
+        """Return the plans of a decision, None if it is unknown; the id is any text of 1 to 64 printable characters."""
+        ...
+
+    def portfolio(self) -> Portfolio:
+        """Return the whole paper portfolio. Raises ``NoData``."""
+        ...
+
+    def trades(self, symbol: str | None, state: str | None, before: int | None, limit: int) -> Trades:
+        """Return the newest ``limit`` trades whose decision is below ``before``; None asks for all. ``state`` is open or closed."""
         ...
 
     def sequence(self) -> tuple[int, int]:

@@ -508,6 +508,10 @@ def trade(ts_ns: int, key: int, lots: int, marks: Int64Array1D, reals: Float64Ar
     marks[row + 2] = lots
     marks[m.WAITING_HEAD] += 1
     add_unused(key, lots, marks)
+    marks[m.TRADES_TAKEN] += 1
+    marks[m.LAST_KEY], marks[m.LAST_LOTS] = key, lots
+    reals[m.SOLD if key > 0 else m.BOUGHT] += lots
+    reals[m.VALUE] += float(lots) * abs(key)
     size = lots * reals[m.SIZE_UNITS] / reals[m.SIZE_SCALE]
     worth = reals[m.CONTRACT] if reals[m.CONTRACT] > 0.0 else abs(key) * reals[m.PRICE_UNITS] / reals[m.PRICE_SCALE]
     reals[m.SECOND_QUOTE] += -size * worth if key > 0 else size * worth

@@ -62,7 +62,9 @@ NAME_MAX = 8 * NAME_WORDS
 AGGREGATES_SEEN = NAME + NAME_WORDS
 MINUTE_TICKS = AGGREGATES_SEEN + 1  # Open, high, low and close of the open minutes, even and odd; the last close before them.
 MINUTE_CARRIED = MINUTE_TICKS + 8
-FIELDS = MINUTE_CARRIED + 1  # What the envelope of the frame in hand says, by the code of its one-letter key.
+# Trades taken, ever; key and lots of the last.
+TRADES_TAKEN, LAST_KEY, LAST_LOTS = range(MINUTE_CARRIED + 1, MINUTE_CARRIED + 4)
+FIELDS = LAST_LOTS + 1  # What the envelope of the frame in hand says, by the code of its one-letter key.
 FIELDS_N = 128
 MARKS = FIELDS + FIELDS_N
 
@@ -96,7 +98,9 @@ STOIKOV_FITTED = BUCKET_FIXED + 1
 STOIKOV = STOIKOV_FITTED + 1
 # Closed minutes, as rows of candles.
 CLOSED_MINUTES = STOIKOV + STATES
-ROW = CLOSED_MINUTES + MINUTES_RING * MINUTES_WIDTH
+# Of all trades taken: lots bought and sold by their aggressors, and lots times ticks.
+BOUGHT, SOLD, VALUE = range(CLOSED_MINUTES + MINUTES_RING * MINUTES_WIDTH, CLOSED_MINUTES + MINUTES_RING * MINUTES_WIDTH + 3)
+ROW = VALUE + 1
 
 K = 5
 """Levels of obi, depth, cancel_rate, queue_rate and ofi."""

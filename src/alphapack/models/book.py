@@ -258,6 +258,8 @@ class FeatureBook:
                 marks[window + 1 : window + 3] *= by_lot
             self.reals[m.SLOTS : m.BUCKET_FIXED + 1] *= by_lot
         self._scale_minutes(by_price, by_lot)
+        self.reals[m.BOUGHT : m.SOLD + 1] *= by_lot
+        self.reals[m.VALUE] *= by_price * by_lot
         if by_price != 1:  # Spreads and moves were counted in the ticks of before.
             rings[m.COUNTS][:] = 0
             marks[m.TOP_STATE], marks[m.MOVES] = -1, 0
@@ -493,7 +495,7 @@ class FeatureBook:
         if waiting == 0:
             return None
         head = int(self.marks[m.MINUTES_HEAD])
-        ring = self.reals[m.CLOSED_MINUTES : m.ROW].reshape(m.MINUTES_RING, m.MINUTES_WIDTH)
+        ring = self.reals[m.CLOSED_MINUTES : m.BOUGHT].reshape(m.MINUTES_RING, m.MINUTES_WIDTH)
         self.marks[m.MINUTES_TAIL] = head
         rows: Float64Array2D = ring[np.arange(head - waiting, head) % m.MINUTES_RING]
         return rows
@@ -674,6 +676,22 @@ class FeatureBook:
     def traded_ns(self) -> int | None:
         """Venue time of the last trade that was taken; None before the first."""
         return self._time(m.TRADED_NS)
+
+    @property
+    def trades_taken(self) -> int:
+        """Trades taken into the windows, ever."""
+        return int(self.marks[m.TRADES_TAKEN])
+
+    @property
+    def last_trade(self) -> tuple[int, int]:
+        """Key of the level that the last trade hit (+ticks of a bid, -ticks of an ask), and its lots."""
+        return int(self.marks[m.LAST_KEY]), int(self.marks[m.LAST_LOTS])
+
+    @property
+    def flow(self) -> tuple[float, float, float]:
+        """Of all trades ever taken: lots bought and lots sold by their aggressors, and the sum of lots times ticks."""
+        bought, sold, value = self.reals[m.BOUGHT : m.VALUE + 1].tolist()
+        return bought, sold, value
 
     @property
     def trades_late(self) -> int:

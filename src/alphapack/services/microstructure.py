@@ -153,6 +153,10 @@ class Microstructure:
         """Told of the candles that a symbol's tape has closed, ``(ts_ms, open, high, low, close, volume)``, oldest first."""
         self.minutes_refuted: Callable[[str, int], None] = lambda symbol, from_ms: None
         """Told that trades of a symbol are missing: its tape's candles that open at or after this time are not whole."""
+        self.broke: Callable[[str], None] = lambda symbol: None
+        """Told of a symbol whose book was proven and is no longer."""
+        self.refined: Callable[[str], None] = lambda symbol: None
+        """Told of a symbol whose tick or lot has changed."""
 
     # Inputs
 
@@ -535,6 +539,7 @@ class Microstructure:
         if market.facts.state is not BookState.SYNCING:
             self._change(market, BookState.CORRUPT, reason)
             self._change(market, BookState.SYNCING, "a new snapshot is needed")
+            self.broke(market.facts.symbol)
         market.facts.resyncs += 1
         market.facts.buffer, market.facts.buffer_bytes = [], 0
         self._drop_book(market)
@@ -549,6 +554,7 @@ class Microstructure:
         book = market.book
         if (book.tick, book.lot) != before:
             self._ctx.emit(InstrumentChanged(market.facts.symbol, str(book.tick or ""), str(book.lot or "")))
+            self.refined(market.facts.symbol)
 
     # Answers
 
@@ -559,6 +565,19 @@ class Microstructure:
     def knows(self, symbol: str) -> bool:
         """Tell whether there is a book of a symbol, proven or not."""
         return symbol in self._markets
+
+    def market(self, symbol: str) -> tuple[FeatureBook, BookState] | None:
+        """Return the book of a symbol and what is proven of it; it is not to be written to."""
+        market = self._markets.get(symbol)
+        return (market.book, market.facts.state) if market is not None else None
+
+    def live(self) -> list[tuple[str, FeatureBook]]:
+        """Return the LIVE books with their symbols, in order of name; they are not to be written to."""
+        return [(name, one.book) for name, one in sorted(self._markets.items()) if one.facts.state is BookState.LIVE]
+
+    def instrument(self, symbol: str) -> InstrumentSettings:
+        """Return what is stated of an instrument, by the user or by its venue."""
+        return self._markets[symbol].stated
 
     def info(self, symbol: str) -> readings.SymbolInfo:
         """Return what is known about an instrument."""

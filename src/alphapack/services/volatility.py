@@ -219,6 +219,19 @@ class Volatility:
         self._grid(one)
         return self._forecaster(one)
 
+    def har_weight(self, symbol: str, horizon: int) -> float:
+        """Return the weight of HAR's variance in the blend at a horizon; half before anything is known."""
+        one = self._symbols.get(symbol)
+        return one.log_of(horizon).har_weight if one is not None else 0.5
+
+    def sigma(self, symbol: str, horizon: int) -> float | None:
+        """Return what the rule makes of the two volatilities of the next minutes; None where too little is known."""
+        try:
+            made = self.forecast_vol(symbol, horizon)
+        except NotEnough:
+            return None
+        return volatility.sigma(self._ctx.settings.volatility_rule, made.har, made.garch, self.har_weight(symbol, horizon))
+
     def context(self, symbol: str, horizon: int = CONTEXT_HORIZON) -> dict[str, float]:
         """Return what a decision looks at: ``sigmaHAR`` and ``sigmaGARCH`` over the next minutes; nothing where they are not known."""
         try:

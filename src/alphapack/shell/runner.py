@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 import alphapack
-from alphapack.domain import readings
+from alphapack.domain import readings, trading_readings
 from alphapack.domain.events import BookStateChanged, FrameRejected, IntakeOverloaded, Record, SessionStarted, WorkFailed, WorkRequested
 from alphapack.domain.feeds import FeedHealth
 from alphapack.domain.inputs import (
@@ -28,14 +28,17 @@ from alphapack.domain.inputs import (
     CoreSettings,
     Frame,
     Heartbeat,
+    OutsideFill,
     Result,
     SessionStart,
     Shed,
 )
 from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, BookState, base_of, name_of, venue_of
+from alphapack.engine import answers
 from alphapack.engine.engine import Engine
 from alphapack.engine.ports import (
     REJECTED_LINES_MAX,
+    AlreadyReported,
     Busy,
     Executor,
     Ingested,
@@ -46,9 +49,11 @@ from alphapack.engine.ports import (
     NotDurable,
     NotReady,
     RejectedLine,
+    UnknownDecision,
 )
 from alphapack.models import chain
 from alphapack.models.cascade import NotEnough
+from alphapack.services.execution import DECISIONS_KEPT, OUTSIDE_FILLS_MAX, Refused
 from alphapack.services.options import BASES_MAX, NoSmile, taken
 from alphapack.shell.clock import Clock, carried_on
 from alphapack.shell.committer import Committer, Put
@@ -67,6 +72,7 @@ CHAINS_MAX = 8
 CHAIN_TIMEOUT_S = 60.0
 CHAIN_AHEAD_MS = 60_000
 """How far the clock of a chain may be ahead of the engine's."""
+DECISION_DIGITS_MAX = 18
 NO_WORKS: Mapping[str, Work] = {}
 SAFE_EVERY_S = 0.05
 LAG_EVERY_S = 0.05
@@ -633,6 +639,8 @@ class Runner:
             return self.engine.volatility.past(symbol, from_ms, limit)
         if kind == "smile":
             return self.engine.options.past(_base(symbol), from_ms, limit)
+        if kind == "equity":
+            return self.engine.execution.past(from_ms, limit)
         if kind != "microstructure":
             return None
         market = self.engine.microstructure
@@ -665,6 +673,70 @@ class Runner:
             return self.engine.options.smile(name_of(symbol) or symbol, _base(symbol))
         except NoSmile as error:
             raise NoData(str(error)) from None
+
+    def simulate(self, symbol: str, request: trading_readings.SimulateRequest) -> trading_readings.Plan:
+        """Return how an order would be traded now, and at what cost."""
+        try:
+            return answers.plan(self.engine, symbol, request)
+        except Refused as error:
+            raise NoData(str(error)) from None
+        except ValueError as error:
+            raise Invalid(str(error)) from None
+
+    def sizing(self, symbol: str | None) -> trading_readings.Sizing:
+        """Return the newest sizing of a symbol, or of any."""
+        try:
+            return answers.sizing(self.engine, symbol)
+        except Refused as error:
+            raise NoData(str(error)) from None
+
+    def orders(self, symbol: str | None, state: str | None, before: int | None, limit: int) -> trading_readings.Orders:
+        """Return orders, newest first."""
+        return answers.orders(self.engine, symbol, state, before, limit)
+
+    def fills(self, symbol: str | None, before: int | None, limit: int) -> trading_readings.Fills:
+        """Return fills, newest first."""
+        return answers.fills(self.engine, symbol, before, limit)
+
+    def plans(self, decision_id: str) -> trading_readings.DecisionPlans | None:
+        """Return the plans of a decision; None where none is kept."""
+        decision = _decision(decision_id)
+        return answers.plans(self.engine, decision) if decision is not None else None
+
+    def portfolio(self) -> trading_readings.Portfolio:
+        """Return the paper portfolio."""
+        try:
+            return answers.portfolio(self.engine)
+        except Refused as error:
+            raise NoData(str(error)) from None
+
+    def trades(self, symbol: str | None, state: str | None, before: int | None, limit: int) -> trading_readings.Trades:
+        """Return trades, newest first."""
+        return answers.trades(self.engine, symbol, state, before, limit)
+
+    async def report_fill(self, report: trading_readings.FillReport) -> trading_readings.FillReportTaken:
+        """Step a fill that an outside executor reports; returns once it is on disk (port ``Host``)."""
+        self._admit("fills")
+        execution, decision = self.engine.execution, _decision(report.decision_id)
+        if decision is None or not execution.knows(decision):
+            raise UnknownDecision(f"expected a decision of the last {DECISIONS_KEPT:,}, found {report.decision_id!r}")
+        if execution.is_reported(decision, report.client_fill_id):
+            raise AlreadyReported(f"expected a fill that was not reported before, found {report.client_fill_id!r} of decision {decision}")
+        if len(execution.outside(decision).fills) >= OUTSIDE_FILLS_MAX:
+            raise Invalid(f"expected at most {OUTSIDE_FILLS_MAX:,} fills of a decision, found one more")
+        entry = OutsideFill(
+            self.engine.seq + 1, self._now_ns(), decision, report.client_fill_id, report.price, report.size, report.fee, report.ts_ms
+        )
+        try:
+            self._take(entry)
+        except Exception as error:
+            self._fail(error)
+            raise
+        self._hand_over()
+        outside = execution.outside(decision)
+        position, fills = outside.position, len(outside.fills)
+        await self._safe(entry.seq)
+        return trading_readings.FillReportTaken(report.decision_id, report.client_fill_id, position, fills, entry.seq, self.sequence()[1])
 
     def config(self) -> dict[str, object]:
         """Return the effective settings, secrets masked."""
@@ -699,6 +771,11 @@ class Runner:
 def _base(symbol: str) -> str:
     """Return the base asset of what ``Runner.underlying`` returned: a full name, or the base asset itself."""
     return base_of(symbol) if ":" in symbol else symbol
+
+
+def _decision(text: str) -> int | None:
+    """Return the decision that an id names; None where it can name none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= DECISION_DIGITS_MAX else None
 
 
 def _check_chain(body: bytes, now_ms: int) -> None:

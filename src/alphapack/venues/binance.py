@@ -126,6 +126,7 @@ class BinanceCodec:
         """Read the wire of ``market``; ``venue`` names another source that speaks it."""
         self.venue = venue or f"binance-{market}"
         self._market = market
+        self.spot = market == "spot"
         self.frame_format = BINANCE_SPOT if market == "spot" else BINANCE_FUTURES
         self._decoder = msgspec.json.Decoder(_Wire)
         self._info_decoder = msgspec.json.Decoder(_Info)

@@ -1,0 +1,101 @@
+"""What trading asks about a symbol, answered from the services that know."""
+
+from alphapack.domain.context import Context
+from alphapack.domain.market import BookState, quote_of, venue_of
+from alphapack.domain.money import UNITS
+from alphapack.domain.trading import Terms
+from alphapack.models import volumes
+from alphapack.models.adv import adv
+from alphapack.models.book import FeatureBook
+from alphapack.models.cascade import NotEnough
+from alphapack.models.impact import Impact
+from alphapack.services.candles import CandleStore
+from alphapack.services.execution import Forecast
+from alphapack.services.impact import Impacts
+from alphapack.services.microstructure import Microstructure
+from alphapack.services.volatility import Volatility
+
+
+class Known:
+    """One reader of them all; holds no state of its own."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        microstructure: Microstructure,
+        candles: CandleStore,
+        volatility: Volatility,
+        impacts: Impacts,
+        spot_venues: frozenset[str],
+    ) -> None:
+        self._ctx = ctx
+        self._microstructure, self._candles, self._volatility, self._impacts = microstructure, candles, volatility, impacts
+        self._spot_venues = spot_venues
+
+    def market(self, symbol: str) -> tuple[FeatureBook, BookState] | None:
+        """Return a symbol's book and what is proven of it; None where there is none."""
+        return self._microstructure.market(symbol)
+
+    def terms(self, symbol: str) -> Terms | None:
+        """Return the terms of a symbol's orders, as its venue or the user states them; None before its steps are known."""
+        found = self._microstructure.market(symbol)
+        if found is None or found[0].tick is None or found[0].lot is None:
+            return None
+        settings, stated, quote = self._ctx.settings.execution, self._microstructure.instrument(symbol), quote_of(symbol)
+        refusal = ""
+        if found[0].contract is not None:
+            refusal = "an inverse contract, whose profit is in the coin, is not traded"
+        elif quote != settings.settlement:
+            refusal = f"it settles in {quote or 'what is not known'}, the portfolio in {settings.settlement}"
+        return Terms(
+            found[0].tick,
+            found[0].lot,
+            settings.maker_fee_bps if stated.maker_fee_bps is None else stated.maker_fee_bps,
+            settings.taker_fee_bps if stated.taker_fee_bps is None else stated.taker_fee_bps,
+            round((stated.min_notional or 0.0) * UNITS),
+            refusal,
+        )
+
+    def long_only(self, symbol: str) -> bool:
+        """Tell whether a symbol is of a spot market."""
+        return venue_of(symbol) in self._spot_venues
+
+    def tradable(self) -> list[str]:
+        """Return the symbols with a LIVE book that takes orders, in order of name."""
+        return [symbol for symbol, _ in self._microstructure.live() if (terms := self.terms(symbol)) is not None and not terms.refusal]
+
+    def features(self, symbol: str) -> dict[str, float]:
+        """Return the features of a symbol now, as far as they are known."""
+        return self._microstructure.context(symbol)
+
+    def forecast(self, symbol: str, minutes: int) -> Forecast | None:
+        """Return the volatility of the next minutes; None where too little is known."""
+        try:
+            made = self._volatility.forecast_vol(symbol, minutes)
+        except NotEnough:
+            return None
+        return Forecast(made.har**0.5, made.garch**0.5, self._volatility.har_weight(symbol, minutes))
+
+    def sigma_1d(self, symbol: str) -> float | None:
+        """Return the volatility of a symbol's next day, by the rule; None where too little is known."""
+        return self._volatility.sigma(symbol, volumes.DAY_MINUTES)
+
+    def impact(self, symbol: str) -> Impact | None:
+        """Return what a symbol's orders cost by their size; None where nothing is known."""
+        return self._impacts.impact(symbol)
+
+    def impact_of_lots(self, symbol: str) -> tuple[Impact, float] | None:
+        """Return the same with the lots of a day's volume; None where either is not known."""
+        impact, day, found = self.impact(symbol), self.adv(symbol), self._microstructure.market(symbol)
+        if impact is None or day is None or found is None or found[0].lot is None:
+            return None
+        return impact, day / float(found[0].lot.size)
+
+    def adv(self, symbol: str) -> float | None:
+        """Return the base volume of a day, by the newest candles; None where too few are known."""
+        return adv(self._candles.rows(symbol))
+
+    def volumes(self, symbol: str, minutes: int) -> list[float] | None:
+        """Return the base volume to be expected in each of the next minutes; None where too little is known."""
+        found = volumes.profile(self._candles.rows(symbol), self._ctx.now_ns // 1_000_000, min(minutes, volumes.DAY_MINUTES))
+        return None if found is None else found.tolist()

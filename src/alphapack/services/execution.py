@@ -1,0 +1,714 @@
+"""From an intended exposure to a position and back: sizes, plans, orders for the net of all sleeves, and what each trade came to.
+
+Every second each symbol with open sleeves is looked at. What their plans have due is held against what they hold and have out;
+opposite wants cross inside at the mid; the rest is ordered, at once where a plan says so or is late, else resting at the best price.
+A sleeve is to hold its size until its horizon and nothing from then on.
+"""
+
+from collections import deque
+from typing import Protocol
+
+import msgspec
+
+from alphapack.domain.context import Context
+from alphapack.domain.events import Crossed, OutsideFilled, Planned, Sized, TradeClosed
+from alphapack.domain.inputs import OutsideFill
+from alphapack.domain.market import NANOS_PER_S, BookState
+from alphapack.domain.money import UNITS, worth_at_half_ticks
+from alphapack.domain.trading import Decision, Fill, Order, OrderKind, Terms, side_of
+from alphapack.models import planner, sizing
+from alphapack.models.book import FeatureBook
+from alphapack.models.impact import Impact
+from alphapack.models.planner import Plan
+from alphapack.models.portfolio import Account, Limits, Portfolio
+from alphapack.models.sizing import Sizing
+from alphapack.models.sleeves import HOUSE, ORDERS_MAX, Sleeve
+from alphapack.models.tca import HORIZONS_S, LegFill, Markouts
+
+TIMER = "execution"
+STEP_NS = NANOS_PER_S
+REST_NS = 10 * NANOS_PER_S
+"""How long an order rests before what is left of it is taken."""
+TAKE_BPS = 10.0
+"""How far beyond the best price what is taken at once may go."""
+EXIT_S, EXIT_URGENCY = 30.0, 0.9
+TRADES_KEPT = 300
+DECISIONS_KEPT = 2_000
+"""Decisions of which an outside executor may report fills."""
+OUTSIDE_FILLS_MAX = 1_000
+"""Of one decision."""
+MARKOUT = "markout"
+MARKED_KEPT = 2_000
+YEAR_S = 31_536_000
+
+
+class Leg(msgspec.Struct):
+    """The way of a sleeve into its position, or out of it."""
+
+    kind: str
+    side: int
+    lots: int
+    from_lots: int
+    """What the sleeve held at its start, signed."""
+    start_ns: int
+    horizon_s: float
+    decision_mid: int
+    """In half ticks."""
+    plan: Plan | None
+    """None: take it all at once, for there is no time or nothing to plan with."""
+    flow: tuple[float, float]
+    """What the market had traded at its start: lots, and lots times ticks."""
+    fills: list[LegFill] = []
+    end_flow: tuple[float, float] | None = None
+    horizon_mid: int | None = None
+
+
+class Deal(msgspec.Struct):
+    """One decision that was given a size, and what became of it."""
+
+    decision: Decision
+    size_lots: int
+    until_ns: int
+    probe: bool
+    legs: list[Leg]
+    sleeve: Sleeve | None = None
+    """As it was when it closed."""
+
+
+class Outside(msgspec.Struct):
+    """What an outside executor has reported of one decision."""
+
+    position: float = 0.0
+    """In base units."""
+    fills: list[str] = []
+    """Ids of the fills, the executor's own."""
+
+
+class Orders(Protocol):
+    """Where orders go."""
+
+    def submit(self, client_id: str, symbol: str, side: int, lots: int, ticks: int, kind: OrderKind, shares: dict[int, int]) -> Order:
+        """Send an order for the decisions of ``shares``, signed lots. Raises ``ValueError`` where it cannot be sent."""
+        ...
+
+    def cancel(self, order: int) -> bool:
+        """Ask for an order's end."""
+        ...
+
+    def replace(self, order: int, ticks: int) -> bool:
+        """Ask for another limit of an order."""
+        ...
+
+    def open_orders(self, symbol: str) -> list[Order]:
+        """Return the open orders of a symbol, oldest first."""
+        ...
+
+
+class Forecast(msgspec.Struct, frozen=True):
+    """Volatility to the horizon: standard deviations, and the weight of the first in a blend."""
+
+    har: float
+    garch: float
+    har_weight: float
+
+
+class Known(Protocol):
+    """What execution asks about a symbol."""
+
+    def market(self, symbol: str) -> tuple[FeatureBook, BookState] | None:
+        """Return its book and what is proven of it."""
+        ...
+
+    def terms(self, symbol: str) -> Terms | None:
+        """Return the terms of its orders."""
+        ...
+
+    def long_only(self, symbol: str) -> bool:
+        """Tell whether it is owned rather than held long or short."""
+        ...
+
+    def tradable(self) -> list[str]:
+        """Return the symbols that may be traded now."""
+        ...
+
+    def features(self, symbol: str) -> dict[str, float]:
+        """Return its features, as far as they are known."""
+        ...
+
+    def forecast(self, symbol: str, minutes: int) -> Forecast | None:
+        """Return its volatility over the next minutes; None: not known."""
+        ...
+
+    def impact(self, symbol: str) -> Impact | None:
+        """Return what orders cost by their size; None: not known."""
+        ...
+
+    def adv(self, symbol: str) -> float | None:
+        """Return the base volume of a day; None: not known."""
+        ...
+
+    def volumes(self, symbol: str, minutes: int) -> list[float] | None:
+        """Return the base volume to be expected in each of the next minutes; None: not known."""
+        ...
+
+
+class Refused(ValueError):
+    """A question that cannot be answered now; the text says what is missing."""
+
+
+class _Saved(msgspec.Struct, array_like=True):
+    version: int
+    orders_n: int
+    deals: dict[int, Deal]
+    done: list[Deal]
+    sized: dict[str, Sizing]
+    newest: str
+    recent: dict[int, str]
+    outside: dict[int, Outside]
+    markouts: Markouts
+    marked: dict[int, dict[int, float | None]]
+
+
+class Execution:
+    """Owns the portfolio and what is planned for it."""
+
+    def __init__(self, ctx: Context, orders: Orders, known: Known) -> None:
+        self._ctx, self._orders, self._known = ctx, orders, known
+        self.portfolio: Portfolio | None = None
+        """None before the settings are known."""
+        self._orders_n = 0
+        self._deals: dict[int, Deal] = {}
+        self._done: deque[Deal] = deque(maxlen=TRADES_KEPT)
+        self._sized: dict[str, Sizing] = {}
+        self._newest = ""
+        self._recent: dict[int, str] = {}
+        """Symbols of the newest decisions, by decision."""
+        self._outside: dict[int, Outside] = {}
+        self._markouts = Markouts()
+        self._marked: dict[int, dict[int, float | None]] = {}
+        """Markouts of the newest fills in bps, by fill and by horizon."""
+
+    def on_configure(self) -> None:
+        """Take the settings: the capital of the first time stays, limits may change."""
+        settings = self._ctx.settings.execution
+        if self.portfolio is None:
+            self.portfolio = Portfolio(settings.settlement, round(settings.capital * UNITS), self._limits())
+            self._wait()
+        self.portfolio.limits = self._limits()
+
+    def _limits(self) -> Limits:
+        settings = self._ctx.settings.execution
+        return Limits(
+            settings.gross_max,
+            settings.symbol_max,
+            settings.vol_budget,
+            settings.brake_drawdown,
+            settings.brake_release,
+            settings.brake_factor,
+        )
+
+    # Decisions
+
+    def on_decision(self, decision: Decision) -> None:
+        """Size a decision, plan it, and open its sleeve."""
+        symbol = decision.symbol
+        self._recent[decision.id] = symbol
+        if len(self._recent) > DECISIONS_KEPT:
+            oldest = next(iter(self._recent))
+            del self._recent[oldest]
+            self._outside.pop(oldest, None)
+        portfolio, found, terms = self.portfolio, self._known.market(symbol), self._terms(symbol)
+        forecast = self._known.forecast(symbol, -(-decision.horizon_s // 60))
+        if portfolio is None or found is None or found[1] is not BookState.LIVE or terms is None or forecast is None:
+            return
+        mid = _mid(found[0])
+        if mid is None:
+            return
+        self._account(symbol, terms).mid_half_ticks = mid
+        sized = self._size(decision, terms, mid, forecast)
+        self._sized[symbol], self._newest = sized, symbol
+        self._ctx.emit(Sized(decision.id, symbol, msgspec.to_builtins(sized)))
+        if not sized.lots:
+            return
+        account = portfolio.accounts[symbol]
+        if len(account.sleeves.by_decision) > self._sleeves_max():  # What is late to close keeps others from opening.
+            return
+        account.sleeves.open(decision.id, self._ctx.now_ns, sized.lots)
+        leg = self._leg(decision.id, symbol, "entry", sized.lots, decision.urgency, float(decision.horizon_s), found[0], mid)
+        light = msgspec.structs.replace(decision, features={})  # The ledger has them.
+        self._deals[decision.id] = Deal(light, sized.lots, self._ctx.now_ns + decision.horizon_s * NANOS_PER_S, sized.probe, [leg])
+        self._step(symbol, account, found[0], mid)
+
+    def _size(self, decision: Decision, terms: Terms, mid: int, forecast: Forecast) -> Sizing:
+        portfolio, settings = self.portfolio, self._ctx.settings.execution
+        assert portfolio is not None
+        symbol = decision.symbol
+        held = {one for one, account in portfolio.accounts.items() if account.position_lots or len(account.sleeves.by_decision) > 1}
+        sigmas = self._sigmas(sorted(held | {symbol}))
+        side = 1 if decision.exposure > 0 else -1
+        lot_value = worth_at_half_ticks(mid, 1, terms.tick, terms.lot)
+        return sizing.size(
+            decision=decision.id,
+            ts_ns=self._ctx.now_ns,
+            symbol=symbol,
+            exposure=decision.exposure,
+            win_probability=decision.win_probability,
+            horizon_s=decision.horizon_s,
+            sigma_har=forecast.har,
+            sigma_garch=forecast.garch,
+            har_weight=forecast.har_weight,
+            rule=self._ctx.settings.volatility_rule,
+            equity=portfolio.equity,
+            lot_value=lot_value,
+            lot=terms.lot,
+            sleeves_max=self._sleeves_max() * max(1, len(self._known.tradable())),
+            target_vol=settings.target_vol,
+            kelly_fraction=settings.kelly_fraction,
+            kelly_cap=settings.kelly_cap,
+            room=portfolio.room(symbol, side, sigmas),
+            size_factor=portfolio.size_factor,
+            least_lots=_least_lots(terms, lot_value),
+            probe=settings.probe,
+        )
+
+    def _sleeves_max(self) -> int:
+        """Most sleeves of one symbol that decisions alone open at once."""
+        router = self._ctx.settings.router
+        return -(-router.horizon_s // router.interval_s)
+
+    def _account(self, symbol: str, terms: Terms) -> Account:
+        assert self.portfolio is not None
+        account = self.portfolio.accounts.get(symbol)
+        return account or self.portfolio.add(symbol, terms.tick, terms.lot, self._known.long_only(symbol))
+
+    # Plans
+
+    def simulate(self, symbol: str, side: int, size: float, urgency: float, horizon_s: float) -> Plan:
+        """Return how an order of ``size`` base units would be traded now. Raises ``Refused`` where too little is known, ``ValueError``."""
+        found, terms = self._known.market(symbol), self._known.terms(symbol)
+        if found is None or terms is None or found[1] is not BookState.LIVE:
+            raise Refused(f"expected a LIVE book, found it {found[1].name if found is not None else 'not there'}")
+        mid = _mid(found[0])
+        if terms.refusal or mid is None:
+            raise Refused(terms.refusal or "expected a book with two sides, found one of them empty")
+        lots = round(size / float(terms.lot.size))
+        if lots < 1:
+            raise ValueError(f"expected a size of at least one lot, {terms.lot}, found {size}")
+        return self._plan(symbol, side, lots, urgency, horizon_s, found[0], terms, mid)
+
+    def _plan(self, symbol: str, side: int, lots: int, urgency: float, horizon_s: float, book: FeatureBook, terms: Terms, mid: int) -> Plan:
+        features, impact = self._known.features(symbol), self._known.impact(symbol)
+        adv, forecast = self._known.adv(symbol), self._known.forecast(symbol, max(1, -(-round(horizon_s) // 60)))
+        for what, value in (("the volume of a day", adv), ("a forecast of volatility", forecast), ("an estimate of impact", impact)):
+            if value is None:
+                raise Refused(f"expected {what}, found none yet: it follows from the candles of the last hours")
+        assert impact is not None and adv is not None and forecast is not None
+        for name in ("spread_bps", "micro_vol", "depth_bid", "depth_ask"):
+            if name not in features:
+                raise Refused(f"expected a book of two sides for some seconds, found no {name} yet")
+        rule = self._ctx.settings.volatility_rule
+        minutes = max(1, -(-round(horizon_s) // 60))
+        volumes = self._known.volumes(symbol, minutes)
+        return planner.plan(
+            side=side,
+            lots=lots,
+            urgency=urgency,
+            horizon_s=horizon_s,
+            market=planner.Market(
+                mid=mid * float(terms.tick.size) / 2,
+                spread_bps=features["spread_bps"],
+                tick=float(terms.tick.size),
+                lot=float(terms.lot.size),
+                depth=features["depth_ask" if side > 0 else "depth_bid"],
+                micro_vol=features["micro_vol"],
+                sigma=sizing.sigma_used(rule, forecast.har, forecast.garch, forecast.har_weight) * (horizon_s / (60 * minutes)) ** 0.5,
+                adv=adv,
+                volume_profile=None if volumes is None else tuple(volumes),
+                least_lots=_least_lots(terms, worth_at_half_ticks(mid, 1, terms.tick, terms.lot)),
+                taker_fee_bps=terms.taker_fee_bps,
+            ),
+            impact=impact,
+        )
+
+    def _leg(self, decision: int, symbol: str, kind: str, lots: int, urgency: float, horizon_s: float, book: FeatureBook, mid: int) -> Leg:
+        """Plan the way of a sleeve by ``lots``, signed; where that cannot be planned it is taken at once."""
+        terms = self._known.terms(symbol)
+        assert terms is not None and self.portfolio is not None
+        side = 1 if lots > 0 else -1
+        try:
+            plan: Plan | None = self._plan(symbol, side, abs(lots), urgency, horizon_s, book, terms, mid)
+        except ValueError:
+            plan = None
+        bought, sold, value = book.flow
+        held = self.portfolio.accounts[symbol].sleeves.by_decision[decision].lots
+        leg = Leg(kind, side, abs(lots), held, self._ctx.now_ns, horizon_s, mid, plan, (bought + sold, value))
+        if plan is not None:
+            self._ctx.emit(
+                Planned(
+                    decision,
+                    symbol,
+                    kind,
+                    side_of(side),
+                    abs(lots),
+                    plan.style,
+                    plan.schedule,
+                    plan.reason,
+                    plan.cost.bps,
+                    len(plan.slices),
+                )
+            )
+        return leg
+
+    def account(self, symbol: str) -> Account | None:
+        """Return a symbol's account; None where nothing was ever decided about it."""
+        return self.portfolio.accounts.get(symbol) if self.portfolio is not None else None
+
+    def _terms(self, symbol: str) -> Terms | None:
+        """Return the terms of a symbol that takes orders now, in the steps in which its account is kept."""
+        terms, account = self._known.terms(symbol), self.account(symbol)
+        if terms is None or terms.refusal:
+            return None
+        same = account is None or (terms.tick, terms.lot) == (account.sleeves.tick, account.sleeves.lot)
+        return terms if same else None
+
+    # Every second
+
+    def _wait(self) -> None:
+        self._ctx.after(STEP_NS - self._ctx.now_ns % STEP_NS, TIMER)
+
+    def on_timer(self, argument: str) -> None:
+        """Look at every symbol with open sleeves, and at the equity; or take the markouts that are due."""
+        portfolio = self.portfolio
+        assert portfolio is not None, "the timer is set with it"
+        if argument == MARKOUT:
+            self._take_markouts()
+            return
+        self._wait()
+        for symbol, account in portfolio.accounts.items():
+            found = self._known.market(symbol)
+            mid = _mid(found[0]) if found is not None and found[1] is BookState.LIVE else None
+            if found is None or mid is None or self._terms(symbol) is None:
+                continue
+            portfolio.mark(symbol, mid)
+            if len(account.sleeves.by_decision) > 1 or account.position_lots or account.sleeves.orders:
+                self._step(symbol, account, found[0], mid)
+        portfolio.note(self._ctx.now_ns)
+
+    def _step(self, symbol: str, account: Account, book: FeatureBook, mid: int) -> None:
+        """Bring a symbol nearer to what its sleeves are to hold."""
+        terms = self._terms(symbol)
+        if terms is None:
+            return
+        sleeves = account.sleeves
+        late: set[int] = {HOUSE}
+        for decision in sorted(set(sleeves.by_decision) - {HOUSE}):
+            self._pace(self._deals[decision], sleeves.by_decision[decision], symbol, book, mid, late)
+        cross = sleeves.cross(mid)
+        if cross is not None:
+            self._ctx.emit(Crossed(symbol, mid, {share.decision: share.lots for share in cross.shares}))
+            for share in cross.shares:
+                if share.decision in self._deals:
+                    self._deals[share.decision].legs[-1].fills.append(LegFill.crossed(share, mid))
+        self._order(symbol, account, terms, book, mid, late)
+        for sleeve in sleeves.closed(self._ctx.now_ns):
+            self._close(symbol, sleeve)
+
+    def _pace(self, deal: Deal, sleeve: Sleeve, symbol: str, book: FeatureBook, mid: int, late: set[int]) -> None:
+        """Set what a sleeve is to hold now by its plan, and say whether it is late."""
+        now = self._ctx.now_ns
+        sleeves = self.portfolio.accounts[symbol].sleeves if self.portfolio is not None else None
+        assert sleeves is not None
+        if now >= deal.until_ns and deal.legs[-1].kind == "entry":
+            entry = deal.legs[-1]
+            if sleeve.size_lots:
+                sleeves.expire(sleeve.decision)
+                entry.horizon_mid, entry.end_flow = mid, flow_of(book)
+            if sleeve.working_lots:  # What is on its way comes home first.
+                sleeve.target_lots = sleeve.lots + sleeve.working_lots
+                self._call_back(symbol, sleeve.decision)
+                return
+            sleeve.target_lots = 0
+            if not sleeve.lots:
+                return
+            deal.legs.append(self._leg(sleeve.decision, symbol, "exit", -sleeve.lots, EXIT_URGENCY, EXIT_S, book, mid))
+        leg = deal.legs[-1]
+        elapsed_ns = now - leg.start_ns
+        due = self._due(leg, elapsed_ns)
+        target = leg.from_lots + leg.side * due
+        sleeves.set_target(sleeve.decision, target)
+        done = abs(sleeve.lots - leg.from_lots)
+        if leg.plan is None or leg.plan.aggressive or self._due(leg, elapsed_ns - REST_NS) > done:
+            late.add(sleeve.decision)
+
+    def _due(self, leg: Leg, elapsed_ns: int) -> int:
+        """Return the lots that a leg should have ordered by then."""
+        if elapsed_ns < 0:
+            return 0
+        return leg.lots if leg.plan is None else planner.due(leg.plan, elapsed_ns / NANOS_PER_S)
+
+    def _call_back(self, symbol: str, decision: int) -> None:
+        """Have the orders that work for a decision cancelled."""
+        for order in self._orders.open_orders(symbol):
+            if decision in order.shares:
+                self._orders.cancel(order.id)
+
+    def _order(self, symbol: str, account: Account, terms: Terms, book: FeatureBook, mid: int, late: set[int]) -> None:
+        """Order what the sleeves lack, and keep the orders that rest where they should be."""
+        bid, ask = book.best()
+        assert bid is not None and ask is not None, "there is a mid"
+        net = account.sleeves.net()
+        side = 1 if sum(net.values()) > 0 else -1
+        opposed = False
+        for order in self._orders.open_orders(symbol):
+            if order.kind != "post_only":
+                continue
+            best = bid if order.side > 0 else ask
+            if net and order.side != side:
+                opposed = True
+                self._orders.cancel(order.id)
+            elif self._ctx.now_ns - order.sent_ns >= REST_NS or late.intersection(order.shares) - {HOUSE}:
+                self._orders.cancel(order.id)
+            elif order.state == "working" and order.side * (best - order.ticks) > 0:
+                self._orders.replace(order.id, best)
+        if not net or opposed:
+            return
+        groups = {"immediate": {one: lots for one, lots in net.items() if one in late}}
+        groups["post_only"] = {one: lots for one, lots in net.items() if one not in late}
+        values = {kind: worth_at_half_ticks(mid, abs(sum(lots.values())), terms.tick, terms.lot) for kind, lots in groups.items()}
+        least = terms.min_notional * 101 // 100
+        if sum(values.values()) < least:
+            self._sweep(account, net, mid)
+            return
+        if any(0 < value < least for value in values.values()):
+            groups = {"immediate": net}
+        for kind, shares in groups.items():
+            if shares:
+                limit = _taking(bid, ask, side) if kind == "immediate" else (bid if side > 0 else ask)
+                self._send(symbol, account, side, limit, "immediate" if kind == "immediate" else "post_only", shares)
+
+    def _send(self, symbol: str, account: Account, side: int, ticks: int, kind: OrderKind, shares: dict[int, int]) -> None:
+        if len(account.sleeves.orders) >= ORDERS_MAX:
+            return
+        self._orders_n += 1
+        try:
+            order = self._orders.submit(f"e{self._orders_n}", symbol, side, abs(sum(shares.values())), ticks, kind, shares)
+        except ValueError:  # As many are open as may be, or the price has moved: the next second tries again.
+            return
+        account.sleeves.submit(order.id, shares)
+
+    def _sweep(self, account: Account, net: dict[int, int], mid: int) -> None:
+        """What is too little to be ordered, of sleeves that are to end, falls to the house."""
+        for decision in net:
+            sleeve = account.sleeves.by_decision[decision]
+            deal = self._deals.get(decision)
+            if deal is None or sleeve.working_lots:
+                continue
+            leg = deal.legs[-1]
+            if leg.kind == "exit" and self._due(leg, self._ctx.now_ns - leg.start_ns) == leg.lots:
+                account.sleeves.move_to_house(decision, mid)
+
+    # What comes of it
+
+    def on_fill(self, order: Order, fill: Fill) -> None:
+        """Share a fill among the sleeves that its order was for."""
+        assert self.portfolio is not None
+        shares = self.portfolio.fill(order.symbol, order.id, fill.lots, fill.value, fill.fee, fill.impact)
+        for share in shares:
+            deal = self._deals.get(share.decision)
+            if deal is not None:
+                deal.legs[-1].fills.append(LegFill.of(fill, share))
+        if self._markouts.note(fill):
+            self._marked[fill.id] = {}
+            for horizon_s in HORIZONS_S:
+                self._ctx.after(max(0, fill.exchange_ns + horizon_s * NANOS_PER_S - self._ctx.now_ns), TIMER, MARKOUT)
+            if len(self._marked) > MARKED_KEPT:
+                del self._marked[next(iter(self._marked))]
+
+    def _take_markouts(self) -> None:
+        """Hold fills against the mids of now; of one that was learnt of too late, or whose book is not LIVE, it is not known."""
+        for due in self._markouts.due(self._ctx.now_ns):
+            found = self._known.market(due.symbol)
+            live = found is not None and found[1] is BookState.LIVE and due.due_ns == self._ctx.now_ns
+            bps = self._markouts.take(due.fill, due.horizon_s, _mid(found[0]) if found is not None and live else None)
+            if due.fill in self._marked:
+                self._marked[due.fill][due.horizon_s] = bps
+
+    def on_ended(self, order: Order) -> None:
+        """Nothing more will come of an order."""
+        assert self.portfolio is not None
+        self.portfolio.accounts[order.symbol].sleeves.end(order.id)
+
+    def on_steps(self, symbol: str, by_price: int, by_lot: int) -> None:
+        """Tick or lot of a symbol became finer: count everything in the new steps."""
+        if self.portfolio is None or symbol not in self.portfolio.accounts:
+            return
+        self.portfolio.refine(symbol, by_price, by_lot)
+        self._markouts.refine(symbol, by_price)
+        for deal in self._deals.values():
+            if deal.decision.symbol == symbol:
+                _refine(deal, by_price, by_lot)
+        for deal in self._done:
+            if deal.decision.symbol == symbol:
+                _refine(deal, by_price, by_lot)
+
+    def on_outside_fill(self, entry: OutsideFill) -> None:
+        """Take a fill that an outside executor reports; what was reported before, or is of no decision that is kept, changes nothing."""
+        symbol = self._recent.get(entry.decision)
+        if symbol is None or self.is_reported(entry.decision, entry.client_fill_id):
+            return
+        outside = self._outside.setdefault(entry.decision, Outside())
+        outside.fills.append(entry.client_fill_id)
+        outside.position += entry.size
+        self._ctx.emit(OutsideFilled(entry.decision, entry.client_fill_id, symbol, entry.price, entry.size, entry.fee, entry.venue_ms))
+
+    def _close(self, symbol: str, sleeve: Sleeve) -> None:
+        deal = self._deals.pop(sleeve.decision)
+        deal.sleeve = sleeve
+        if not sleeve.is_trade:
+            return
+        self._done.append(deal)
+        self._ctx.emit(
+            TradeClosed(
+                sleeve.decision,
+                symbol,
+                deal.decision.policy,
+                sleeve.cash,
+                sleeve.fees,
+                sleeve.impact,
+                sleeve.funding,
+                sleeve.turnover,
+                sleeve.opened_ns,
+                deal.probe,
+            )
+        )
+
+    # Answers
+
+    def sizing(self, symbol: str | None) -> Sizing | None:
+        """Return the newest sizing of a symbol, or of any."""
+        return self._sized.get(symbol or self._newest)
+
+    def deal(self, decision: int) -> Deal | None:
+        """Return what became of a decision; None where it was given no size, or is no longer kept."""
+        return self._deals.get(decision) or next((deal for deal in self._done if deal.decision.id == decision), None)
+
+    def deals(self) -> list[tuple[Deal, Sleeve]]:
+        """Return the decisions that were given a size, newest first, with their sleeves."""
+        found = [(deal, deal.sleeve) for deal in self._done if deal.sleeve is not None]
+        for deal in self._deals.values():
+            account = self.account(deal.decision.symbol)
+            assert account is not None, "a deal has one"
+            found.append((deal, account.sleeves.by_decision[deal.decision.id]))
+        return sorted(found, key=lambda one: -one[0].decision.id)
+
+    def sigmas(self) -> dict[str, float]:
+        """Return the volatility of a year of each symbol with an account, as decisions see it; those that are not known are left out."""
+        accounts = self.portfolio.accounts if self.portfolio is not None else {}
+        return self._sigmas(sorted(accounts))
+
+    def _sigmas(self, symbols: list[str]) -> dict[str, float]:
+        settings = self._ctx.settings
+        minutes = -(-settings.router.horizon_s // 60)
+        yearly = (YEAR_S / (60 * minutes)) ** 0.5
+        return {
+            symbol: sizing.sigma_used(settings.volatility_rule, known.har, known.garch, known.har_weight) * yearly
+            for symbol in symbols
+            if (known := self._known.forecast(symbol, minutes)) is not None
+        }
+
+    def knows(self, decision: int) -> bool:
+        """Tell whether fills of a decision can be reported."""
+        return decision in self._recent
+
+    def is_reported(self, decision: int, client_fill_id: str) -> bool:
+        """Tell whether a fill was reported before."""
+        return decision in self._outside and client_fill_id in self._outside[decision].fills
+
+    def outside(self, decision: int) -> Outside:
+        """Return what was reported of a decision."""
+        return self._outside.get(decision) or Outside()
+
+    def markouts(self) -> Markouts:
+        """Return the mean markouts of all fills."""
+        return self._markouts
+
+    def markouts_of(self, fill: int) -> dict[int, float | None]:
+        """Return the markouts of a fill that came due, in bps, by horizon."""
+        return self._marked.get(fill, {})
+
+    def past(self, from_ms: int, limit: int) -> dict[str, list[int] | list[float | None]]:
+        """Return equity, in money, and drawdown by column, oldest first: the first ``limit`` bars at or after ``from_ms``."""
+        if self.portfolio is None:
+            return {"ts_ms": []}
+        return self.portfolio.bars.columns(from_ms, limit)
+
+    # State
+
+    def save(self) -> list[memoryview]:
+        """Return what is planned and what came of it, then the portfolio."""
+        saved = _Saved(
+            1,
+            self._orders_n,
+            self._deals,
+            list(self._done),
+            self._sized,
+            self._newest,
+            self._recent,
+            self._outside,
+            self._markouts,
+            self._marked,
+        )
+        # JSON, for money may outgrow 64 bits.
+        return [memoryview(msgspec.json.encode(saved)), *(self.portfolio.save() if self.portfolio is not None else ())]
+
+    def load(self, pieces: list[memoryview]) -> None:
+        """Replace everything by what ``save`` returned; the settings must have been given before."""
+        saved = msgspec.json.decode(pieces[0], type=_Saved)
+        self._orders_n, self._deals, self._sized, self._newest = saved.orders_n, saved.deals, saved.sized, saved.newest
+        self._done = deque(saved.done, TRADES_KEPT)
+        self._recent, self._outside = saved.recent, saved.outside
+        self._markouts, self._marked = saved.markouts, saved.marked
+        self.portfolio = None
+        if len(pieces) > 1:
+            settings = self._ctx.settings.execution
+            self.portfolio = Portfolio(settings.settlement, 1, self._limits())
+            self.portfolio.load(pieces[1:])
+
+
+def _refine(deal: Deal, by_price: int, by_lot: int) -> None:
+    """Count a deal in finer steps. A sleeve that is open is the portfolio's, which counts it."""
+    deal.size_lots *= by_lot
+    if deal.sleeve is not None:
+        deal.sleeve.filled_lots *= by_lot
+        deal.sleeve.crossed_lots *= by_lot
+    for leg in deal.legs:
+        leg.lots *= by_lot
+        leg.from_lots *= by_lot
+        leg.decision_mid *= by_price
+        leg.horizon_mid = None if leg.horizon_mid is None else leg.horizon_mid * by_price
+        leg.plan = None if leg.plan is None else planner.refined(leg.plan, by_lot)
+        leg.flow = leg.flow[0] * by_lot, leg.flow[1] * by_price * by_lot
+        leg.end_flow = None if leg.end_flow is None else (leg.end_flow[0] * by_lot, leg.end_flow[1] * by_price * by_lot)
+        leg.fills = [fill.refined(by_price, by_lot) for fill in leg.fills]
+
+
+def _mid(book: FeatureBook) -> int | None:
+    bid, ask = book.best()
+    return bid + ask if bid is not None and ask is not None else None
+
+
+def _least_lots(terms: Terms, lot_value: int) -> int:
+    """Return the least order in lots, with a hundredth to spare for a price that moves meanwhile."""
+    return max(1, -(-terms.min_notional * 101 // (100 * max(1, lot_value))))
+
+
+def flow_of(book: FeatureBook) -> tuple[float, float]:
+    """Return what a symbol's market has ever traded: lots, and the sum of lots times ticks."""
+    bought, sold, value = book.flow
+    return bought + sold, value
+
+
+def _taking(bid: int, ask: int, side: int) -> int:
+    """Return the limit of an order that takes at once, in ticks."""
+    beyond = TAKE_BPS / 1e4
+    return ask + int(ask * beyond) if side > 0 else max(1, bid - int(bid * beyond))
