@@ -433,60 +433,63 @@ def use(ring: list[list[int]], lots: int) -> int:
     return used
 
 
+@dataclass
+class Audited:
+    """An order, and what its level showed and printed since it came."""
+
+    key: int
+    left: int
+    joined: int
+    shown: int
+    fallen: int = 0
+    printed: int = 0
+    by_print: int = 0
+    passed: bool = False
+
+
 class Auditor:
     """Bounds that no fill may pass, counted from the market alone, whatever the queue model."""
 
     def __init__(self, shown: Shown) -> None:
         self.shown = shown
-        self.offered: dict[int, int] = {}
-        self.seen: dict[int, int] = {}
-        self.took: Counter[int] = Counter()
-        self.lots: dict[int, int] = {}
-        self.joined: dict[int, tuple[int, int]] = {}
-        self.printed: Counter[int] = Counter()
-        self.fallen: Counter[int] = Counter()
-        self.filled: Counter[int] = Counter()
-        self.by_print: Counter[int] = Counter()
-        self.passed: set[int] = set()
+        self.orders: dict[int, Audited] = {}
+        self.levels: dict[int, tuple[int, int]] = {}
+        """Of levels that were taken from: lots shown when last seen; those that were offered since, less those taken."""
 
-    def look(self, keys: list[int]) -> None:
-        """Note what is added at levels, and what falls at the orders'."""
-        for key in {*keys, *self.seen}:
-            now, before = self.shown[key], self.seen.get(key, 0)
-            self.offered[key] = self.offered.get(key, 0) + max(0, now - before)
-            self.seen[key] = now
-            for order, (own, _) in self.joined.items():
-                self.fallen[order] += max(0, before - now) if own == key else 0
+    def look(self, trade: tuple[int, int] | None = None) -> None:
+        """Note what a message did to the levels taken from and to those of the orders."""
+        for key, (before, free) in self.levels.items():
+            self.levels[key] = self.shown[key], free + max(0, self.shown[key] - before)
+        for order in self.orders.values():
+            now = self.shown[order.key]
+            order.fallen, order.shown = order.fallen + max(0, order.shown - now), now
+            if trade and (order.key > 0) == (trade[0] > 0) and order.key >= trade[0]:
+                order.printed += trade[1]
+                order.passed |= order.key > trade[0]
 
-    def placed(self, order: int, key: int, lots: int) -> None:
-        self.lots[order], self.joined[order] = lots, (key, self.shown[key])
-        self.look([key, *self.shown.best()])
+    def place(self, order: int, key: int, lots: int) -> None:
+        self.orders[order] = Audited(key, lots, self.shown[key], self.shown[key])
 
-    def check(self, matches: list[Match], trade: tuple[int, int] | None) -> None:
-        for order, (key, _) in self.joined.items():
-            if trade and (key > 0) == (trade[0] > 0) and key >= trade[0]:
-                self.printed[order] += trade[1]
-                self.passed |= {order} if key > trade[0] else set()
+    def check(self, matches: list[Match], trade: tuple[int, int] | None = None) -> None:
         for match in matches:
-            key, ahead = self.joined[match.order]
-            self.filled[match.order] += match.lots
-            assert 0 < match.lots <= match.available <= match.seen_lots
+            order = self.orders[match.order]
+            order.left -= match.lots
+            assert 0 < match.lots <= match.available <= match.seen_lots and order.left >= 0
             assert match.maker == (match.cause != "swept")
-            assert match.ticks == abs(key) or (match.cause == "swept" and match.ticks == match.seen_ticks)
+            assert match.ticks == (abs(order.key) if match.maker else match.seen_ticks)
             if match.cause in ("swept", "crossed"):
-                level = -match.seen_ticks if key > 0 else match.seen_ticks
-                self.took[level] += match.lots
-                assert level >= -key and match.seen_lots == self.shown[level]
-                assert self.took[level] <= self.offered[level], "more than ever was offered there"
-            else:
-                assert trade is not None and (match.seen_ticks, match.seen_lots) == (abs(trade[0]), trade[1])
-                self.by_print[match.order] += match.lots
-                assert self.by_print[match.order] <= self.printed[match.order]
-            if match.cause == "printed" and match.order not in self.passed:
-                beyond = self.printed[match.order] - max(0, ahead - self.fallen[match.order])
-                assert self.by_print[match.order] <= beyond, "a queue passes by prints and falls alone"
+                level = -match.seen_ticks if order.key > 0 else match.seen_ticks
+                assert level >= -order.key and match.seen_lots == self.shown[level]
+                shown, free = self.levels.get(level, (match.seen_lots, match.seen_lots))
+                assert match.lots <= free, "more than was offered there since it was first taken from"
+                self.levels[level] = shown, free - match.lots
+                continue
+            assert trade is not None and (match.seen_ticks, match.seen_lots) == (abs(trade[0]), trade[1])
+            order.by_print += match.lots
+            before = 0 if order.passed else max(0, order.joined - order.fallen)
+            assert order.by_print <= order.printed - before, "a queue passes by prints and falls alone"
         assert trade is None or sum(match.lots for match in matches if match.cause in ("printed", "through")) <= trade[1]
-        assert all(self.filled[order] <= lots for order, lots in self.lots.items())
+        self.orders = {number: order for number, order in self.orders.items() if order.left}
 
 
 GAPS_MS = (0, 1, 9, 60, 130, 251)
@@ -540,7 +543,6 @@ def test_execution_planner_matching_equals_the_slow_twin(queue: Queue, steps: St
     twin, auditor = Twin(queue, shown), Auditor(shown)
     for number, (kind, side, ticks, lots, gap_ms) in enumerate(steps):
         key, trade = side * ticks, None
-        auditor.look(shown.best())
         if kind == "cancel":
             order = next(iter(desk.paper.orders), 0)
             left = desk.paper.left(order)
@@ -553,12 +555,12 @@ def test_execution_planner_matching_equals_the_slow_twin(queue: Queue, steps: St
                     desk.place(number, key, lots)
                 continue
             matches, expected = desk.place(number, key, lots, immediate=kind == "take"), twin.place(number, key, lots, kind == "take")
-            auditor.placed(number, key, lots)
+            auditor.place(number, key, lots)
         else:
             trade = (key, lots) if kind == "trade" else None
             matches = show(desk, key, lots, gap_ms) if trade is None else desk.trade(key, lots, gap_ms)
             expected = twin.message(desk.ns, trade)
-            auditor.look(shown.best())
+            auditor.look(trade)
         assert fills(matches) == expected
         auditor.check(matches, trade)
         assert [(one.order, one.left, one.queue_ahead) for one in desk.paper.resting()] == [
@@ -637,7 +639,7 @@ def test_execution_planner_fills_on_a_recorded_market_keep_the_rules(data: Path,
             twin, auditor = Twin(queue, shown), Auditor(shown)
             trades = book.trades_taken
         trade, trades = (book.last_trade if book.trades_taken > trades else None), book.trades_taken
-        auditor.look(shown.best())
+        auditor.look(trade)
         matches, expected = paper.on_message(book, engine.now_ns), twin.message(engine.now_ns, trade)
         assert fills(matches) == expected, f"message {number}"
         auditor.check(matches, trade)
@@ -645,15 +647,16 @@ def test_execution_planner_fills_on_a_recorded_market_keep_the_rules(data: Path,
         if number % 200 == 0:
             for order in sorted(paper.orders)[:-8]:
                 paper.cancel(order)
-            twin.orders = [kept for kept in twin.orders if kept.order in paper.orders]
+            twin.orders = [kept for kept in twin.orders if paper.left(kept.order)]
+            auditor.orders = {order: audited for order, audited in auditor.orders.items() if paper.left(order)}
             side, best = chance.choice(((1, book.top()[0]), (-1, book.top()[1])))
             assert best is not None
             key, lots = side * best[0] + chance.choice((2, 0, 0, -1, -3)), chance.randrange(1, 3_000)
             if not k.meets_own(key, paper._state):
                 matches, expected = paper.place(book, engine.now_ns, number, key, lots), twin.place(number, key, lots, False)
                 assert fills(matches) == expected
-                auditor.placed(number, key, lots)
-                auditor.check(matches, None)
+                auditor.place(number, key, lots)
+                auditor.check(matches)
                 causes.update(match.cause for match in matches)
     assert complaints == []
     assert causes["printed"] >= 5 and causes["through"] >= 5, causes

@@ -30,7 +30,7 @@ def test_execution_planner_volume_profile_is_the_mean_of_the_days_before() -> No
 
 def test_execution_planner_volume_profile_goes_round_midnight() -> None:
     volumes = np.tile(np.arange(DAY_MINUTES) >= DAY_MINUTES // 2, DAYS_MIN).astype(float)
-    found = profile(candles(volumes.tolist()), START_MS - 60_000, 2)
+    found = profile(candles(volumes.tolist()), START_MS + DAYS_MIN * DAY_MINUTES * 60_000 - 60_000, 2)
     assert found is not None
     width = 2 * HALF_WIDTH + 1
     assert found == pytest.approx([(HALF_WIDTH + 1) / width, HALF_WIDTH / width])

@@ -95,7 +95,7 @@ def base_of(symbol: str) -> str:
 
 
 def quote_of(symbol: str) -> str:
-    """Return the asset that a symbol's prices count: USDT of ``binance-usdm:BTCUSDT``, USD of ``BTCUSD_PERP`` and ``BTC-USD``; empty: not known."""
+    """Return the asset that prices are in: USDT of ``binance-usdm:BTCUSDT``, USD of ``BTCUSD_PERP`` and ``BTC-USD``; empty: not known."""
     pair = (name_of(symbol) or symbol).upper()
     base = base_of(symbol)
     rest = pair.removeprefix(base).lstrip("-_/")

@@ -35,14 +35,17 @@ def profile(rows: Float64Array2D, from_ms: int, minutes: int) -> Float64Array1D 
         raise ValueError(f"expected 1 to {DAY_MINUTES} minutes, found {minutes}")
     if len(rows) < DAYS_MIN * DAY_MINUTES:
         return None
-    at = (rows[:, 0] // MINUTE_MS).astype(np.int64) % DAY_MINUTES
-    sums = np.bincount(at, rows[:, 5], DAY_MINUTES)
-    counts = np.bincount(at, minlength=DAY_MINUTES)
-    width = 2 * HALF_WIDTH + 1
-    around = np.concatenate((np.arange(-HALF_WIDTH, 0), np.arange(minutes + HALF_WIDTH))) + from_ms // MINUTE_MS
-    places = around % DAY_MINUTES
-    kernel = np.ones(width)
-    volumes = np.convolve(sums[places], kernel, "valid")
-    known = np.convolve(counts[places], kernel, "valid")
+    width, span = 2 * HALF_WIDTH + 1, minutes + 2 * HALF_WIDTH
+    first = from_ms // MINUTE_MS - HALF_WIDTH
+    oldest = int(rows[0, 0]) // MINUTE_MS
+    begins = np.arange(first - DAY_MINUTES, oldest - span, -DAY_MINUTES)
+    traded, times = np.zeros(span), np.zeros(span)
+    edges = rows[:, 0].searchsorted(np.stack((begins, begins + span)) * MINUTE_MS)
+    for begin, low, high in zip(begins.tolist(), *edges.tolist(), strict=True):
+        places = (rows[low:high, 0] // MINUTE_MS).astype(np.int64) - begin
+        traded[places] += rows[low:high, 5]
+        times[places] += 1.0
+    around = np.ones(width)
+    volumes, known = np.convolve(traded, around, "valid"), np.convolve(times, around, "valid")
     means: Float64Array1D = np.divide(volumes, known, out=np.zeros(minutes), where=known > 0)
     return means if math.fsum(means) > 0.0 else None
