@@ -144,7 +144,7 @@ def test_execution_planner_costs_take_a_sleeves_part_of_a_fill() -> None:
     parts = [LegFill.of(whole, share) for share in (first, second)]
     assert parts[0] == LegFill(3, 20_002, 20_002, 20_001, 20_000, -first.cash, first.fee, first.impact)
     assert [sum(getattr(part, name) for part in parts) for name in ("lots", "value", "fee", "impact")] == [4, whole.value, -7, -3]
-    made = LegFill.of(msgspec.structs.replace(whole, maker=True), first)
+    made = LegFill.of(msgspec.structs.replace(whole, maker=True, best=10_003), first)
     assert made.best == made.price == 20_002
     assert LegFill.of(fill(best=None), first).best is None
 

@@ -38,7 +38,7 @@ def profile(rows: Float64Array2D, from_ms: int, minutes: int) -> Float64Array1D 
     width, span = 2 * HALF_WIDTH + 1, minutes + 2 * HALF_WIDTH
     first = from_ms // MINUTE_MS - HALF_WIDTH
     oldest = int(rows[0, 0]) // MINUTE_MS
-    begins = np.arange(first - DAY_MINUTES, oldest - span, -DAY_MINUTES)
+    begins = np.arange(first - DAY_MINUTES, oldest - 1, -DAY_MINUTES)
     traded, times = np.zeros(span), np.zeros(span)
     edges = rows[:, 0].searchsorted(np.stack((begins, begins + span)) * MINUTE_MS)
     for begin, low, high in zip(begins.tolist(), *edges.tolist(), strict=True):
