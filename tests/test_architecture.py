@@ -131,5 +131,5 @@ except AttributeError as error:
         "[]",
         "alphapack.facade",
         "module 'alphapack' has no attribute 'repaly'; public names: "
-        "__version__, chain, forecast_vol, garch, har, implied_vol, replay, smile",
+        "__version__, almgren_chriss, chain, forecast_vol, garch, har, impact_cost, implied_vol, replay, smile",
     ]

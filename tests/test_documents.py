@@ -23,7 +23,7 @@ PROJECT = Path(__file__).parent.parent
 README = PROJECT / "README.md"
 DOCUMENTS = sorted([README, PROJECT / "CHANGELOG.md", *(PROJECT / "docs").glob("*.md")])
 NAME = "binance-spot:BTCUSDT"
-SETTINGS = {section: msgspec.to_builtins(values) for section, values in msgspec.to_builtins(config.Settings()).items()}
+SETTINGS = config.masked(config.Settings())
 
 
 def blocks(path: Path, language: str) -> list[str]:

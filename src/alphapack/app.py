@@ -24,7 +24,7 @@ from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, SIMULATOR, Binanc
 from alphapack.domain.readings import SymbolHealth
 from alphapack.domain.simulation import SimulationRefused
 from alphapack.engine.engine import Engine
-from alphapack.models import book, chain, impact_work, microprice, simulator, volatility
+from alphapack.models import book, chain, impact_work, matching, microprice, simulator, sweep, volatility
 from alphapack.services.microstructure import MICROPRICE
 from alphapack.shell import captures, folders, offloop, recorder
 from alphapack.shell.candle_files import CandleFileError, load
@@ -492,8 +492,8 @@ async def _make_kernels_ready(warm: Callable[[], None]) -> None:
         child = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
     try:
         await asyncio.to_thread(book.warm_general)
-        await asyncio.to_thread(chain.warm)
-        await asyncio.to_thread(warm)
+        for ready in (chain.warm, matching.warm, sweep.warm, impact_work.warm, warm):
+            await asyncio.to_thread(ready)
         if child is not None:
             await child.wait()
     finally:

@@ -13,7 +13,7 @@ from alphapack.arrays import Float64Array1D, Float64Array2D, Int64Array2D
 from alphapack.config import Settings
 from alphapack.domain.market import NANOS_PER_MS
 from alphapack.domain.readings import SymbolHealth
-from alphapack.models import black, book, quotes, volatility
+from alphapack.models import black, book, impact, quotes, schedules, volatility
 from alphapack.models import chain as chain_model
 from alphapack.models import garch as garch_model
 from alphapack.models import har as har_model
@@ -375,6 +375,66 @@ def chain(
         stamps = [_stamp(name, row[name]) for row in listed if isinstance(row, Mapping) for name in STAMPS if row.get(name) is not None]
         ts_ms = max(stamps, default=SystemClock().now_ns() // NANOS_PER_MS)
     return chain_model.build(listed, ts_ms, base=base, spot=spot, forward=forward, k_unit=k_unit, iv_unit=iv_unit, delta=delta)
+
+
+def almgren_chriss(
+    quantity: float, periods: int, sigma: float, epsilon: float, eta: float, gamma: float, lam: float, tau: float = 1.0
+) -> schedules.Schedule:
+    """Return the schedule of Almgren and Chriss (2000): the least of mean cost plus ``lam`` times its variance, without drift.
+
+    Parameters
+    ----------
+    quantity
+        Units to sell, below 0 to buy.
+    periods
+        1 to 100,000, of length ``tau`` each.
+    sigma
+        Volatility in units of price per square root of time.
+    epsilon
+        Fixed cost of a unit, such as half the spread, in units of price.
+    eta
+        Temporary impact: price per unit of quantity per unit of time; above ``gamma tau / 2``.
+    gamma
+        Permanent impact: price per unit of quantity.
+    lam
+        Aversion to risk, per unit of money; 0 gives a straight line.
+    tau
+        In the unit of time of ``sigma`` and ``eta``.
+
+    Returns
+    -------
+    Schedule
+        ``.holdings`` float64[periods + 1] from the quantity to 0, ``.trades`` float64[periods] that sum to it, ``.cost`` and ``.variance``
+        in money and money squared, ``.kappa`` per unit of time, ``.half_life``.
+
+    Raises
+    ------
+    ValueError
+        An argument is out of its range.
+    """
+    return schedules.almgren_chriss(quantity, periods, sigma, epsilon, eta, gamma, lam, tau)
+
+
+def impact_cost(size: float, k: float, a: float, spread: float) -> float:
+    """Return the expected cost ``k size^a + spread / 2`` of an order, in bps.
+
+    Parameters
+    ----------
+    size
+        In the unit in which ``k`` is stated, such as a share of a day's volume: 0 or more.
+    k
+        Impact of a size of 1, in bps; 0 or more.
+    a
+        Exponent, above 0 and up to 2; a half is the square-root law.
+    spread
+        Quoted spread in bps, 0 or more.
+
+    Raises
+    ------
+    ValueError
+        An argument is out of its range.
+    """
+    return impact.cost_bps(size, k, a, 0.5 * spread)
 
 
 def _stamp(name: str, value: object) -> int:

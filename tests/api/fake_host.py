@@ -492,10 +492,9 @@ class FakeHost:
         if decision_id != "5":
             return None
         plan = plan_of(BTC, SimulateRequest(BTC, 0.08, "sell"))
-        legs = [
-            DecisionPlan(leg, 1_700_000_000_000, size, found, COSTS) for leg, size, found in (("entry", -0.08, plan), ("exit", 0.08, None))
-        ]
-        return DecisionPlans("5", BTC, "momentum", "open", legs)
+        entry = DecisionPlan("entry", 1_700_000_000_000, -0.08, plan, COSTS)
+        leave = DecisionPlan("exit", 1_700_000_300_000, 0.08, None, COSTS)
+        return DecisionPlans("5", BTC, "momentum", "open", [entry, leave])
 
     def portfolio(self) -> Portfolio:
         if self.unready:

@@ -37,9 +37,16 @@ def host() -> FakeHost:
     return FakeHost()
 
 
+@pytest.fixture(scope="module")
+def unguarded() -> Litestar:
+    """An application; made once, as that takes longer than a request."""
+    return create_app(FakeHost(), ApiSettings())
+
+
 @pytest.fixture
-def app(host: FakeHost) -> Litestar:
-    return create_app(host, ApiSettings())
+def app(unguarded: Litestar, host: FakeHost) -> Litestar:
+    unguarded.state.host = host
+    return unguarded
 
 
 def post(app: Litestar, path: str, body: bytes | dict[str, Any], **options: Any) -> Answer:

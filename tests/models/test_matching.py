@@ -185,6 +185,21 @@ def test_execution_planner_a_fall_that_a_print_explains_later_advances_the_queue
     assert desk.ahead(1)[::3] == [4, 0], "the print is used up: this fall is one of its own"
 
 
+def test_execution_planner_the_life_of_a_resting_order_is_that_of_the_document() -> None:
+    desk = Desk("risk_averse", "optimistic")
+    desk.place(1, 100, 4)
+    desk.show(100, 20)
+    desk.show(100, 14)
+    assert desk.ahead(1) == [10, 4]
+    assert desk.trade(100, 6) == []
+    assert desk.ahead(1) == [4, 4]
+    assert fills(desk.trade(100, 5)) == [(1, 100, 1, "printed")]
+    assert desk.show(100, 9) == []
+    assert fills(desk.trade(99, 2)) == [(1, 100, 2, "through")]
+    assert show(desk, -100, 8, 1) == [Match(1, 100, 1, True, "crossed", 100, 8, 8)]
+    assert fills(desk.place(2, 100, 9, immediate=True)) == [(2, 100, 7, "swept")]
+
+
 def test_execution_planner_a_quarter_of_a_second_later_a_fall_is_not_the_prints() -> None:
     desk = Desk("optimistic")
     desk.place(1, 100, 5)
@@ -497,8 +512,8 @@ TICKS = st.integers(98, 103)
 SIDES = st.sampled_from((1, -1))
 STEPS = st.one_of(
     st.tuples(st.just("show"), SIDES, TICKS, st.integers(0, 30), st.sampled_from(GAPS_MS)),
-    st.tuples(st.just("trade"), SIDES, TICKS, st.integers(1, 15), st.sampled_from(GAPS_MS)),
-    st.tuples(st.sampled_from(("place", "take", "cancel")), SIDES, TICKS, st.integers(1, 12), st.just(0)),
+    st.tuples(st.just("trade"), SIDES, st.integers(99, 102), st.integers(1, 15), st.sampled_from(GAPS_MS)),
+    st.tuples(st.sampled_from(("place", "place", "take", "cancel")), SIDES, st.integers(100, 102), st.integers(1, 12), st.just(0)),
 )
 Steps = list[tuple[str, int, int, int, int]]
 
@@ -535,7 +550,7 @@ def live(queue: Queue, steps: Steps, saved_at: int = -1) -> tuple[Desk, list[lis
     return desk, found
 
 
-@given(st.sampled_from(QUEUES), st.lists(STEPS, max_size=60))
+@given(st.sampled_from(QUEUES), st.lists(STEPS, min_size=40, max_size=80))
 @settings(max_examples=150)
 def test_execution_planner_matching_equals_the_slow_twin(queue: Queue, steps: Steps) -> None:
     desk = Desk(queue)
@@ -568,7 +583,7 @@ def test_execution_planner_matching_equals_the_slow_twin(queue: Queue, steps: St
         ]
 
 
-@given(st.lists(STEPS, max_size=60))
+@given(st.lists(STEPS, min_size=20, max_size=60))
 @settings(max_examples=100)
 def test_execution_planner_queues_are_bounded_by_the_two_bounds(steps: Steps) -> None:
     desk = Desk(*QUEUES)
@@ -585,7 +600,7 @@ def test_execution_planner_queues_are_bounded_by_the_two_bounds(steps: Steps) ->
             assert averse >= max(power, log) >= min(power, log) >= optimistic >= 0
 
 
-@given(SIDES, TICKS, st.integers(1, 12), st.lists(STEPS, max_size=60))
+@given(SIDES, TICKS, st.integers(1, 12), st.lists(STEPS, min_size=20, max_size=60))
 @settings(max_examples=100)
 def test_execution_planner_fills_of_an_order_are_bounded_by_the_two_bounds(side: int, ticks: int, lots: int, steps: Steps) -> None:
     desk = Desk(*QUEUES)
@@ -599,7 +614,7 @@ def test_execution_planner_fills_of_an_order_are_bounded_by_the_two_bounds(side:
         assert averse >= max(power, log) >= min(power, log) >= optimistic
 
 
-@given(st.sampled_from(QUEUES), st.lists(STEPS, max_size=40), st.integers(0, 39))
+@given(st.sampled_from(QUEUES), st.lists(STEPS, min_size=20, max_size=40), st.integers(0, 39))
 @settings(max_examples=60)
 def test_execution_planner_a_saved_book_goes_on_as_if_never_saved(queue: Queue, steps: Steps, saved_at: int) -> None:
     whole, found = live(queue, steps)

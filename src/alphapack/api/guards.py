@@ -1,5 +1,6 @@
 """What a request must be before a route sees it: from a host, an origin and a caller that we serve, and strictly typed."""
 
+import contextlib
 import functools
 import hmac
 import ipaddress
@@ -209,7 +210,8 @@ class StrictRequest(Request[Any, Any, Any]):
             try:
                 return msgspec.json.decode(body, type=field.annotation)
             except msgspec.ValidationError as error:
-                msgspec.json.decode(body)  # What is no JSON further on, or nested too deep, is that before it is of the wrong type.
+                with contextlib.suppress(msgspec.ValidationError):  # A number beyond all measure is JSON.
+                    msgspec.json.decode(body)  # What is no JSON further on, or nested too deep, is that before it is of the wrong type.
                 message, _, key = str(error).partition(" - at `$")
                 raise Refused(422, str(error), [FieldError(key.rstrip("`").lstrip("."), message)]) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -253,4 +255,4 @@ async def admit(request: Request[Any, Any, Any]) -> None:
 def _query_types(handler: HTTPRouteHandler) -> dict[str, Any]:
     """Return the query parameters that a handler declares, with their types."""
     fields = handler.parsed_fn_signature.parameters.items()
-    return {name: field.annotation for name, field in fields if isinstance(field.kwarg_definition, QueryParameter)}
+    return {kwarg.name or name: field.annotation for name, field in fields if isinstance(kwarg := field.kwarg_definition, QueryParameter)}

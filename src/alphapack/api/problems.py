@@ -110,5 +110,7 @@ def _invalid(request: Request[Any, Any, Any], error: ValidationException) -> Ref
     errors = []
     for item in error.extra if isinstance(error.extra, list) else []:
         key, message = item.get("key", ""), item["message"]
+        if key == "data":  # Every other body than none is read, and refused, by ``StrictRequest``.
+            message = "expected a JSON body, found none"
         errors.append(FieldError(key, f"{message}, found {shown(found[key])}" if key in found else message))
     return Refused(422, "; ".join(f"{item.key}: {item.message}" for item in errors) or error.detail, errors)

@@ -144,6 +144,7 @@ class Engine:
         self.exchange = Exchange(self, known.market, known.terms, known.impact_of_lots)
         self.execution = Execution(self, self.exchange, known)
         self.exchange.listener = self.execution
+        self.execution.reported = self.impacts.on_fill
         self.decisions = Decisions(self, known.tradable, self.decision_context)
         self.decisions.decided = self.execution.on_decision
         self.microstructure.broke = self.exchange.on_broken

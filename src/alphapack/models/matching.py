@@ -271,5 +271,5 @@ def warm() -> None:
     """Compile, or load from the cache, every kernel a paper book needs."""
     book, paper = FeatureBook(None, None, None), PaperBook()
     book.snapshot(b'[["10.0","1.0"]]', b'[["11.0","2.5"]]')
-    paper.place(book, 0, 1, 100, 1, post_only=True)
+    paper.place(book, 0, 1, 1, 1, post_only=True)
     paper.on_message(book, 1)

@@ -28,7 +28,8 @@ ORDERS_KEPT = 1_000
 """Orders that ended, kept for readers and so that a client id is not taken twice."""
 FILLS_KEPT = 2_000
 LOTS_MAX = 1 << 52
-SHIFT_FORGOTTEN_BPS = 1e-6
+SHIFT_BPS_MAX = 1e4
+"""A charge is at most what the fill is worth: nothing is sold for less than nothing."""
 
 
 class _Report(msgspec.Struct, array_like=True):
@@ -38,6 +39,10 @@ class _Report(msgspec.Struct, array_like=True):
     fill: Fill | None = None
     state: OrderState | None = None
     reason: str = ""
+    ticks: int | None = None
+    """The limit that it works at."""
+    due_ns: int = 0
+    """When the sender learns of it, if it has learnt of all that was before."""
 
 
 class Listener(Protocol):
@@ -60,6 +65,7 @@ class _Saved(msgspec.Struct, array_like=True):
     ended: list[Order]
     fills: list[Fill]
     reports: list[_Report]
+    moves: dict[int, int]
     shifts: dict[str, Shift]
     books: list[str]
 
@@ -83,6 +89,8 @@ class Exchange:
         self._ended: deque[Order] = deque(maxlen=ORDERS_KEPT)
         self._fills: deque[Fill] = deque(maxlen=FILLS_KEPT)
         self._reports: deque[_Report] = deque()
+        self._moves: dict[int, int] = {}
+        """Limits that are on their way, by order."""
         self._shifts: dict[str, Shift] = {}
         self._books: dict[str, PaperBook] = {}
         self.resting: set[str] = set()
@@ -145,11 +153,12 @@ class Exchange:
         return True
 
     def replace(self, order: int, ticks: int) -> bool:
-        """Ask for another limit of an order, which then stands last in its queue; False as in ``cancel``."""
+        """Ask for another limit of an order, which then stands last in its queue; False as in ``cancel``, or where one is on its way."""
         one = self._orders.get(order)
-        if one is None or one.cancelling or not 0 < ticks <= LOTS_MAX:
+        if one is None or one.cancelling or order in self._moves or not 0 < ticks <= LOTS_MAX:
             return False
-        self._ctx.after(self._there_ns(), TIMER, f"replace {order} {ticks}")
+        self._moves[order] = ticks
+        self._ctx.after(self._there_ns(), TIMER, f"replace {order}")
         return True
 
     def order(self, order: int) -> Order:
@@ -181,20 +190,21 @@ class Exchange:
 
     def on_timer(self, argument: str) -> None:
         """Let what was on its way arrive."""
-        what, *numbers = argument.split()
+        what, _, number = argument.partition(" ")
         if what == "report":
-            if self._reports:
+            while self._reports and self._reports[0].due_ns <= self._ctx.now_ns:
                 self._learn(self._reports.popleft())
             return
-        order = self._orders.get(int(numbers[0]))
+        order = self._orders.get(int(number))
         if order is None:
             return
         if what == "arrive":
             self._arrive(order)
         elif what == "cancel":
-            self._end(order.symbol, order.id, "cancelled", "as asked")
+            # Where nothing rests it was too late, or overtook the order by a latency that became shorter: it may be asked for again.
+            order.cancelling = self._end(order.symbol, order.id, "cancelled", "as asked")
         else:
-            self._move(order, int(numbers[1]))
+            self._move(order, self._moves.pop(order.id))
 
     def on_market(self, symbol: str) -> None:
         """A message of a symbol with resting orders was taken."""
@@ -218,8 +228,7 @@ class Exchange:
         """A source began anew: every order ends, and whatever was on its way is lost."""
         while self._reports:
             self._learn(self._reports.popleft())
-        for book in self._books.values():
-            book.clear()
+        self._books.clear()
         self.resting.clear()
         for order in list(self._orders.values()):
             self._learn(_Report(order.id, state="cancelled", reason="a session began"))
@@ -228,16 +237,25 @@ class Exchange:
         """Tick or lot of a symbol became finer: count everything in the new steps."""
         book = self._books.get(symbol)
         if book is not None:
-            book.refine(by_price, by_lot)
-        for order in self._orders.values():
+            try:
+                book.refine(by_price, by_lot)
+            except ValueError:  # Steps so fine are nothing that is traded in.
+                self.on_broken(symbol)
+        of_symbol = {order.id for order in self._orders.values() if order.symbol == symbol}
+        self._moves = {order: ticks * by_price if order in of_symbol else ticks for order, ticks in self._moves.items()}
+        for report in self._reports:
+            if report.order in of_symbol:
+                report.fill = None if report.fill is None else _in_steps(report.fill, by_price, by_lot)
+                report.ticks = None if report.ticks is None else report.ticks * by_price
+        for order in (*self._orders.values(), *self._ended):
             if order.symbol == symbol:
                 order.ticks *= by_price
                 order.lots *= by_lot
                 order.filled_lots *= by_lot
+                order.shares = {decision: lots * by_lot for decision, lots in order.shares.items()}
                 order.met_mid = None if order.met_mid is None else order.met_mid * by_price
-        for report in self._reports:
-            if report.fill is not None and report.fill.symbol == symbol:
-                report.fill = _in_steps(report.fill, by_price, by_lot)
+        told = (_in_steps(fill, by_price, by_lot) if fill.symbol == symbol else fill for fill in self._fills)
+        self._fills = deque(told, FILLS_KEPT)
 
     # Inside
 

@@ -6,6 +6,7 @@ A sleeve is to hold its size until its horizon and nothing from then on.
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -13,7 +14,7 @@ import msgspec
 from alphapack.domain.context import Context
 from alphapack.domain.events import Crossed, OutsideFilled, Planned, Sized, TradeClosed
 from alphapack.domain.inputs import OutsideFill
-from alphapack.domain.market import NANOS_PER_S, BookState
+from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, BookState
 from alphapack.domain.money import UNITS, worth_at_half_ticks
 from alphapack.domain.trading import Decision, Fill, Order, OrderKind, Terms, side_of
 from alphapack.models import planner, sizing
@@ -82,6 +83,16 @@ class Outside(msgspec.Struct):
     """In base units."""
     fills: list[str] = []
     """Ids of the fills, the executor's own."""
+
+
+class Recent(msgspec.Struct, frozen=True, array_like=True):
+    """What is kept of a decision so that an outside executor may report its fills."""
+
+    symbol: str
+    ts_ms: int
+    mid: float
+    """In units of price; 0 where it was not known."""
+    half_spread_bps: float
 
 
 class Orders(Protocol):
@@ -163,7 +174,7 @@ class _Saved(msgspec.Struct, array_like=True):
     done: list[Deal]
     sized: dict[str, Sizing]
     newest: str
-    recent: dict[int, str]
+    recent: dict[int, Recent]
     outside: dict[int, Outside]
     markouts: Markouts
     marked: dict[int, dict[int, float | None]]
@@ -181,8 +192,9 @@ class Execution:
         self._done: deque[Deal] = deque(maxlen=TRADES_KEPT)
         self._sized: dict[str, Sizing] = {}
         self._newest = ""
-        self._recent: dict[int, str] = {}
-        """Symbols of the newest decisions, by decision."""
+        self._recent: dict[int, Recent] = {}
+        self.reported: Callable[[str, float, float, float], object] = lambda symbol, share, cost_bps, duration_s: None
+        """Told what a fill outside cost against the decision's mid beyond half the spread, by its share of a day's volume."""
         self._outside: dict[int, Outside] = {}
         self._markouts = Markouts()
         self._marked: dict[int, dict[int, float | None]] = {}
@@ -212,7 +224,9 @@ class Execution:
     def on_decision(self, decision: Decision) -> None:
         """Size a decision, plan it, and open its sleeve."""
         symbol = decision.symbol
-        self._recent[decision.id] = symbol
+        features = decision.features
+        half_spread_bps = 0.5 * features.get("spread_bps", 0.0)
+        self._recent[decision.id] = Recent(symbol, decision.ts_ns // NANOS_PER_MS, features.get("mid", 0.0), half_spread_bps)
         if len(self._recent) > DECISIONS_KEPT:
             oldest = next(iter(self._recent))
             del self._recent[oldest]
@@ -553,13 +567,20 @@ class Execution:
 
     def on_outside_fill(self, entry: OutsideFill) -> None:
         """Take a fill that an outside executor reports; what was reported before, or is of no decision that is kept, changes nothing."""
-        symbol = self._recent.get(entry.decision)
-        if symbol is None or self.is_reported(entry.decision, entry.client_fill_id):
+        recent = self._recent.get(entry.decision)
+        if recent is None or self.is_reported(entry.decision, entry.client_fill_id):
             return
         outside = self._outside.setdefault(entry.decision, Outside())
         outside.fills.append(entry.client_fill_id)
         outside.position += entry.size
-        self._ctx.emit(OutsideFilled(entry.decision, entry.client_fill_id, symbol, entry.price, entry.size, entry.fee, entry.venue_ms))
+        self._ctx.emit(
+            OutsideFilled(entry.decision, entry.client_fill_id, recent.symbol, entry.price, entry.size, entry.fee, entry.venue_ms)
+        )
+        adv = self._known.adv(recent.symbol)
+        if adv is not None and recent.mid > 0.0:
+            side = 1.0 if entry.size > 0.0 else -1.0
+            cost_bps = side * 1e4 * (entry.price / recent.mid - 1.0) - recent.half_spread_bps
+            self.reported(recent.symbol, abs(entry.size) / adv, cost_bps, max(0.0, (entry.venue_ms - recent.ts_ms) / 1e3))
 
     def _close(self, symbol: str, sleeve: Sleeve) -> None:
         deal = self._deals.pop(sleeve.decision)
