@@ -145,7 +145,7 @@ def test_a_secret_is_never_shown() -> None:
 def test_masked_settings_are_plain_json() -> None:
     plain = masked(Settings())
     assert msgspec.json.decode(msgspec.json.encode(plain)) == plain
-    assert list(plain) == ["core", "api", "storage", "log", "capture", "simulator", "live"]
+    assert list(plain) == ["core", "router", "execution", "api", "storage", "log", "capture", "simulator", "live"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")

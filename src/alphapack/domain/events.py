@@ -108,13 +108,21 @@ class Listing(WireEvent, frozen=True):
     taker_fee_bps: float | None = None
 
 
+class FundingRate(WireEvent, frozen=True, gc=False):
+    """What a perpetual is about to pay: at ``next_ms`` of the venue, who is long pays ``rate`` of the value at ``mark``."""
+
+    mark: str
+    rate: str
+    next_ms: int
+
+
 class Ignored(WireEvent, frozen=True, gc=False):
     """A well-formed message that says nothing about the market (an acknowledgement, a notice)."""
 
     what: str
 
 
-AnyWireEvent = DepthDiff | DepthSnapshot | Trade | TopOfBook | Candle | Candles | Listing | Ignored
+AnyWireEvent = DepthDiff | DepthSnapshot | Trade | TopOfBook | Candle | Candles | Listing | FundingRate | Ignored
 
 
 class Record(msgspec.Struct, frozen=True, tag_field="kind"):
@@ -290,6 +298,19 @@ class Crossed(Record, frozen=True, tag="cross"):
     """Signed, by decision; their sum is 0."""
 
 
+class FundingPaid(Record, frozen=True, tag="funding"):
+    """Funding of a position was booked. Money is in units of 1e-8, paid below zero."""
+
+    symbol: str
+    lots: int
+    """Held, signed."""
+    mark: str
+    rate: str
+    funding_ms: int
+    """When it fell due, on the venue's clock."""
+    paid: int
+
+
 class TradeClosed(Record, frozen=True, tag="trade"):
     """A sleeve is flat again: what came of its decision. Money is in units of 1e-8, paid below zero."""
 
@@ -333,6 +354,7 @@ AnyRecord = (
     | OrderChanged
     | Filled
     | Crossed
+    | FundingPaid
     | TradeClosed
     | OutsideFilled
 )

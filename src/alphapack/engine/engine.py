@@ -10,7 +10,16 @@ from typing import Any
 
 import msgspec
 
-from alphapack.domain.events import AnyWireEvent, FrameError, FrameRejected, IntakeOverloaded, Record, SessionStarted, WorkRequested
+from alphapack.domain.events import (
+    AnyWireEvent,
+    FrameError,
+    FrameRejected,
+    FundingRate,
+    IntakeOverloaded,
+    Record,
+    SessionStarted,
+    WorkRequested,
+)
 from alphapack.domain.inputs import (
     POSTED,
     AnyInput,
@@ -296,6 +305,8 @@ class Engine:
                 self._meet_orders()
                 if (handle := self.candles.handlers.get(type(event))) is not None:
                     self._hand_candles(handle, event)
+                elif type(event) is FundingRate:
+                    self.execution.on_funding(event)
         except FrameError as error:
             self._reject(entry.venue, entry.symbol, str(error))
 

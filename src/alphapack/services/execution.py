@@ -7,12 +7,13 @@ A sleeve is to hold its size until its horizon and nothing from then on.
 
 from collections import deque
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Protocol
 
 import msgspec
 
 from alphapack.domain.context import Context
-from alphapack.domain.events import Crossed, OutsideFilled, Planned, Sized, TradeClosed
+from alphapack.domain.events import Crossed, FrameError, FundingPaid, FundingRate, OutsideFilled, Planned, Sized, TradeClosed
 from alphapack.domain.inputs import OutsideFill
 from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, BookState
 from alphapack.domain.money import UNITS, worth_at_half_ticks
@@ -21,7 +22,7 @@ from alphapack.models import planner, sizing
 from alphapack.models.book import FeatureBook
 from alphapack.models.impact import Impact
 from alphapack.models.planner import Plan
-from alphapack.models.portfolio import Account, Limits, Portfolio
+from alphapack.models.portfolio import ACCOUNTS_MAX, Account, Limits, Portfolio
 from alphapack.models.sizing import Sizing
 from alphapack.models.sleeves import HOUSE, ORDERS_MAX, Sleeve
 from alphapack.models.tca import HORIZONS_S, LegFill, Markouts
@@ -33,6 +34,8 @@ REST_NS = 10 * NANOS_PER_S
 TAKE_BPS = 10.0
 """How far beyond the best price what is taken at once may go."""
 EXIT_S, EXIT_URGENCY = 30.0, 0.9
+FUNDING_RATE_MAX = Fraction(1, 10)
+"""No venue takes more of a position's value at once."""
 TRADES_KEPT = 300
 DECISIONS_KEPT = 2_000
 """Decisions of which an outside executor may report fills."""
@@ -176,6 +179,7 @@ class _Saved(msgspec.Struct, array_like=True):
     newest: str
     recent: dict[int, Recent]
     outside: dict[int, Outside]
+    funding: dict[str, FundingRate]
     markouts: Markouts
     marked: dict[int, dict[int, float | None]]
 
@@ -196,6 +200,7 @@ class Execution:
         self.reported: Callable[[str, float, float, float], object] = lambda symbol, share, cost_bps, duration_s: None
         """Told what a fill outside cost against the decision's mid beyond half the spread, by its share of a day's volume."""
         self._outside: dict[int, Outside] = {}
+        self._funding: dict[str, FundingRate] = {}
         self._markouts = Markouts()
         self._marked: dict[int, dict[int, float | None]] = {}
         """Markouts of the newest fills in bps, by fill and by horizon."""
@@ -565,6 +570,24 @@ class Execution:
             if deal.decision.symbol == symbol:
                 _refine(deal, by_price, by_lot)
 
+    def on_funding(self, event: FundingRate) -> None:
+        """Take a funding rate: when a later funding time is told than before, the one before has passed and is paid by what is held.
+
+        The rate and mark of a payment are the last that were told before it. Raises ``FrameError`` for what is no such rate.
+        """
+        rate, mark = Fraction(event.rate), Fraction(event.mark)
+        if abs(rate) > FUNDING_RATE_MAX or not mark:
+            raise FrameError(f"expected a funding rate within {FUNDING_RATE_MAX} and a mark above 0, found {event.rate} and {event.mark}")
+        account, before = self.account(event.symbol), self._funding.get(event.symbol)
+        if before is not None and before.next_ms < event.next_ms and before.next_ms <= event.venue_ns // NANOS_PER_MS:
+            if account is not None and account.position_lots and self.portfolio is not None:
+                paid = self.portfolio.fund(event.symbol, Fraction(before.rate), Fraction(before.mark))
+                self._ctx.emit(FundingPaid(event.symbol, account.position_lots, before.mark, before.rate, before.next_ms, paid))
+        elif before is not None and before.next_ms > event.next_ms:
+            return  # Older than what is known.
+        if before is not None or len(self._funding) < ACCOUNTS_MAX:
+            self._funding[event.symbol] = event
+
     def on_outside_fill(self, entry: OutsideFill) -> None:
         """Take a fill that an outside executor reports; what was reported before, or is of no decision that is kept, changes nothing."""
         recent = self._recent.get(entry.decision)
@@ -676,6 +699,7 @@ class Execution:
             self._newest,
             self._recent,
             self._outside,
+            self._funding,
             self._markouts,
             self._marked,
         )
@@ -687,7 +711,7 @@ class Execution:
         saved = msgspec.json.decode(pieces[0], type=_Saved)
         self._orders_n, self._deals, self._sized, self._newest = saved.orders_n, saved.deals, saved.sized, saved.newest
         self._done = deque(saved.done, TRADES_KEPT)
-        self._recent, self._outside = saved.recent, saved.outside
+        self._recent, self._outside, self._funding = saved.recent, saved.outside, saved.funding
         self._markouts, self._marked = saved.markouts, saved.marked
         self.portfolio = None
         if len(pieces) > 1:

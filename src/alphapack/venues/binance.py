@@ -28,6 +28,7 @@ from alphapack.domain.events import (
     DepthDiff,
     DepthSnapshot,
     FrameError,
+    FundingRate,
     Ignored,
     Listing,
     TopOfBook,
@@ -37,6 +38,8 @@ from alphapack.domain.inputs import FEE_BPS_MAX
 from alphapack.domain.market import NAME_WITHIN, SIMULATOR, BinanceMarket, Step, Verdict, symbol_id
 from alphapack.kernels.wire import BINANCE_FUTURES, BINANCE_SPOT, MICROSECONDS_FROM, MILLISECONDS_MAX, TIME_MAX
 
+_DECIMAL = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,18})?")
+_QUOTED = re.compile(rb'"[0-9]{1,12}(\.[0-9]{1,18})?"')
 _NAME = re.compile(rb'"s":"([^"]{1,40})"')
 NAME_LENGTH_MAX = 40
 """Longest name taken for a symbol; delivery contracts and multiplied tokens stay far below."""
@@ -80,6 +83,7 @@ class _Wire(msgspec.Struct, rename={"kind": "e", "event": "E", "trade_time": "T"
     p: msgspec.Raw = msgspec.Raw(b"")
     q: msgspec.Raw = msgspec.Raw(b"")
     m: bool | None = None
+    r: str | None = None
     f: int = -1
     l: int | str = -1  # noqa: E741 - Binance's own letter; an id, or the low of a ticker that is not read
     k: _Kline | None = None
@@ -211,6 +215,16 @@ class BinanceCodec:
             raise FrameError("expected u, b, B, a and A in a bookTicker, found some missing")
         return TopOfBook(self._symbol(wire.name), nanos(wire.event), wire.last, *prices)
 
+    def _mark(self, wire: _Wire) -> AnyWireEvent:
+        """Read a markPriceUpdate; of delivery contracts, which pay no funding, the rate is empty."""
+        mark, rate = bytes(wire.p), wire.r
+        if rate == "" or (rate is not None and wire.trade_time == 0):
+            return Ignored(self._symbol(wire.name), nanos(wire.event), "a mark price without funding")
+        if rate is None or not _DECIMAL.fullmatch(rate) or not _QUOTED.fullmatch(mark) or wire.event <= 0:
+            raise FrameError(f"expected E, p, r and T in a markPriceUpdate, found p {mark[:40]!r}, r {(rate or '')[:40]!r}, E {wire.event}")
+        next_ms = nanos(wire.trade_time) // 1_000_000
+        return FundingRate(self._symbol(wire.name), nanos(wire.event), mark[1:-1].decode(), rate, next_ms)
+
     def _kline(self, wire: _Wire) -> AnyWireEvent:
         k = wire.k
         if k is None:
@@ -220,7 +234,14 @@ class BinanceCodec:
             nanos(time)
         return Candle(name, nanos(wire.event), k.open_ms, k.close_ms, k.interval, k.o, k.h, k.l, k.c, k.v, k.closed)
 
-    _readers = {"depthUpdate": _depth, "trade": _trade, "aggTrade": _trade, "bookTicker": _ticker, "kline": _kline}  # noqa: RUF012
+    _readers = {  # noqa: RUF012
+        "depthUpdate": _depth,
+        "trade": _trade,
+        "aggTrade": _trade,
+        "bookTicker": _ticker,
+        "kline": _kline,
+        "markPriceUpdate": _mark,
+    }
 
     def _unnamed(self, wire: _Wire, symbol: str, payload: bytes) -> AnyWireEvent:
         """Read a message without a kind of ours: spot bookTicker, REST snapshot, acknowledgement, another stream."""
