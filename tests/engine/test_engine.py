@@ -293,7 +293,7 @@ def test_saving_changes_nothing_and_loading_twice_is_loading_once() -> None:
 def test_a_state_of_another_version_is_refused() -> None:
     state = msgspec.msgpack.decode(started().save())
     state[0] += 1
-    with pytest.raises(ValueError, match="expected a state of version 6, found 7"):
+    with pytest.raises(ValueError, match="expected a state of version 7, found 8"):
         app.build().load(msgspec.msgpack.encode(state))
 
 

@@ -73,6 +73,7 @@ def test_the_venues_own_samples_are_read(samples: list[dict[str, Any]]) -> None:
     found = {Path(one["file"]).stem: read(one["message"]) for one in samples if one["venue"] == "binance" and "e" in one["message"]}
     assert len(found) == 9
     kinds = {"agg_trade_stream": Trade, "trade_stream": Trade, "book_ticker_stream": TopOfBook, "depth_update_stream": DepthDiff}
+    kinds["mark_price_stream"] = FundingRate
     for name, event in found.items():
         assert type(event) is kinds.get(name, Candle if "kline" in name else Ignored), name
     assert found["depth_update_stream"] == DepthDiff(
@@ -142,7 +143,6 @@ def test_a_diff_depth_stream_of_any_pace_is_one(pace: str) -> None:
         {"code": 2, "msg": "Invalid request: unknown variant"},
         {"e": "serverShutdown", "E": E_MS},
         wrapped({"e": "serverShutdown", "E": E_MS}, "!serverShutdown"),
-        {"e": "markPriceUpdate", "E": E_MS, "s": "BTCUSDT", "p": "11794.15", "i": "11784.6", "P": "11784.2", "r": "0.0003", "T": E_MS},
         {"e": "24hrTicker", "E": E_MS, "s": "BTCUSDT", "p": "-1.4", "o": "1", "h": "2", "l": "16456.51", "v": "3", "q": "4", "F": 3},
         {"e": "24hrMiniTicker", "E": E_MS, "s": "BTCUSDT", "c": "0.0025", "o": "0.0010", "h": "0.0025", "l": "0.0010", "v": "10"},
         {"e": "forceOrder", "E": E_MS, "o": {"s": "BTCUSDT", "S": "SELL", "l": "0.014", "T": E_MS}},

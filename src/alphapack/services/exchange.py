@@ -19,7 +19,7 @@ from alphapack.domain.market import NANOS_PER_MS, BookState
 from alphapack.domain.money import fee, worth
 from alphapack.domain.trading import Fill, Order, OrderKind, OrderState, Terms, side_of
 from alphapack.models.book import FeatureBook
-from alphapack.models.impact import Impact, Shift
+from alphapack.models.impact import SHARE_MAX, Impact, Shift
 from alphapack.models.matching import Match, PaperBook, Refused
 
 TIMER = "exchange"
@@ -279,11 +279,14 @@ class Exchange:
         paper = self._books.get(order.symbol)
         if paper is None:
             paper = self._books[order.symbol] = PaperBook(self._ctx.settings.execution.queue)
-        order.met_mid = mid_half_ticks(book)
-        self._place(order, paper, book, order.ticks, order.lots)
+        if self._place(order, paper, book, order.ticks, order.lots, "rejected"):
+            self._report(_Report(order.id, state="working"))
 
-    def _place(self, order: Order, paper: PaperBook, book: FeatureBook, ticks: int, lots: int) -> None:
+    def _place(self, order: Order, paper: PaperBook, book: FeatureBook, ticks: int, lots: int, refused: OrderState) -> bool:
+        """Let an order, or what is left of it, meet the book; ``refused`` is what becomes of one that is not taken. Tell if it rests."""
+        order.met_mid = mid_half_ticks(book)
         try:
+            self._check_sale(order, book, lots)
             matches = paper.place(
                 book,
                 self._ctx.now_ns,
@@ -293,16 +296,16 @@ class Exchange:
                 immediate=order.kind == "immediate",
                 post_only=order.kind == "post_only",
             )
-        except Refused as refused:
+        except (Refused, ValueError) as error:
             self._settle(order.symbol)
-            self._report(_Report(order.id, state="rejected" if ticks == order.ticks else "cancelled", reason=str(refused)))
-            return
+            self._report(_Report(order.id, state=refused, reason=str(error)))
+            return False
         self._match(order.symbol, book, matches)
-        if order.id in paper.orders:
-            self._report(_Report(order.id, state="working"))
-        elif sum(match.lots for match in matches if match.order == order.id) < lots:
-            self._report(_Report(order.id, state="cancelled", reason="what was displayed within its limit is filled"))
         self._settle(order.symbol)
+        rests = order.id in paper.orders
+        if not rests and sum(match.lots for match in matches) < lots:
+            self._report(_Report(order.id, state="cancelled", reason="what was displayed within its limit is filled"))
+        return rests
 
     def _move(self, order: Order, ticks: int) -> None:
         paper, found = self._books.get(order.symbol), self._market(order.symbol)
@@ -310,20 +313,24 @@ class Exchange:
             return
         left = paper.cancel(order.id)
         if left:
-            before, order.ticks = order.ticks, ticks
-            try:
-                order.met_mid = mid_half_ticks(found[0])
-                self._place(order, paper, found[0], ticks, left)
-            finally:
-                if order.state == "sent":
-                    order.ticks = before
+            self._report(_Report(order.id, state="working", ticks=ticks))
+            self._place(order, paper, found[0], ticks, left, "cancelled")
 
-    def _end(self, symbol: str, order: int, state: OrderState, reason: str) -> None:
-        """Take an order out of its book, and tell."""
+    def _check_sale(self, order: Order, book: FeatureBook, lots: int) -> None:
+        """Raise ``ValueError`` where a sale may come to more money than can be counted; a purchase is bounded by its limit."""
+        bid, _ = book.best()
+        terms = self._terms(order.symbol)
+        if order.side < 0 and bid is not None and terms is not None:
+            worth(bid, lots, terms.tick, terms.lot)
+
+    def _end(self, symbol: str, order: int, state: OrderState, reason: str) -> bool:
+        """Take an order out of its book, and tell; False where it does not rest there."""
         paper = self._books.get(symbol)
-        if paper is not None and paper.cancel(order):
-            self._settle(symbol)
-            self._report(_Report(order, state=state, reason=reason))
+        if paper is None or not paper.cancel(order):
+            return False
+        self._settle(symbol)
+        self._report(_Report(order, state=state, reason=reason))
+        return True
 
     def _settle(self, symbol: str) -> None:
         paper = self._books.get(symbol)
@@ -358,7 +365,7 @@ class Exchange:
                 value,
                 fee(value, terms.maker_fee_bps if match.maker else terms.taker_fee_bps),
                 # Only what hurts: own buying makes buying dearer, and no price for selling better that nobody could have had.
-                fee(value, max(0.0, order.side * shift)),
+                fee(value, min(SHIFT_BPS_MAX, max(0.0, order.side * shift))),
                 match.available,
                 mid,
                 top[1] if order.side > 0 else top[0],
@@ -384,11 +391,13 @@ class Exchange:
         impact, day_lots = known
         now_s = self._ctx.now_ns / 1e9
         before = self._shifts.get(symbol) or Shift(now_s)
-        self._shifts[symbol] = before.after(now_s, taken / day_lots, impact.k, impact.a)
+        share = max(-SHARE_MAX, min(SHARE_MAX, taken / day_lots))
+        self._shifts[symbol] = before.after(now_s, share, impact.k, impact.a)
 
     def _report(self, report: _Report) -> None:
         delay_ns = self._back_ns()
         if delay_ns or self._reports:
+            report.due_ns = self._ctx.now_ns + delay_ns
             self._reports.append(report)
             self._ctx.after(delay_ns, TIMER, "report")
         else:
@@ -413,11 +422,13 @@ class Exchange:
             order.state, order.reason = "filled", ""
         elif report.state is not None:
             order.state, order.reason = report.state, report.reason
+        order.ticks = report.ticks or order.ticks
         if fill is None or not order.is_open:
             self._tell(order)
         if not order.is_open:
             order.ended_ns = self._ctx.now_ns
             del self._orders[order.id]
+            self._moves.pop(order.id, None)
             if len(self._ended) == ORDERS_KEPT:
                 self._by_client.pop(self._ended[0].client_id, None)
             self._ended.append(order)
@@ -453,15 +464,18 @@ class Exchange:
             list(self._ended),
             list(self._fills),
             list(self._reports),
+            self._moves,
             self._shifts,
             [symbol for symbol, _ in books],
         )
-        return [memoryview(msgspec.msgpack.encode(saved)), *(memoryview(book.save()) for _, book in books)]
+        # JSON, for lots in finer steps may outgrow 64 bits.
+        return [memoryview(msgspec.json.encode(saved)), *(memoryview(book.save()) for _, book in books)]
 
     def load(self, pieces: list[memoryview]) -> None:
         """Replace everything by what ``save`` returned."""
-        saved = msgspec.msgpack.decode(pieces[0], type=_Saved)
-        self._orders_n, self._fills_n, self._orders, self._shifts = saved.orders_n, saved.fills_n, saved.orders, saved.shifts
+        saved = msgspec.json.decode(pieces[0], type=_Saved)
+        self._orders_n, self._fills_n, self._orders = saved.orders_n, saved.fills_n, saved.orders
+        self._moves, self._shifts = saved.moves, saved.shifts
         self._ended, self._fills = deque(saved.ended, ORDERS_KEPT), deque(saved.fills, FILLS_KEPT)
         self._reports = deque(saved.reports)
         self._by_client = {order.client_id: order.id for order in (*self._ended, *self._orders.values())}

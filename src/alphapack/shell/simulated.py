@@ -110,6 +110,7 @@ class SimulatedMarket:
         runner.executor = self
         for request_id, asked in runner.engine.outstanding.items():
             self.start(WorkRequested(request_id, asked.work, asked.body))
+        runner.checkpoint()  # A past that took long to make need not be stepped again after a crash.
         runner.ready()
         while (behind_ns := self._clock.now_ns() - market.now_ns) < FLOW_NS:
             if behind_ns > 0:

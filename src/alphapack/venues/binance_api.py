@@ -87,14 +87,13 @@ class BinanceApi:
         self._notice = msgspec.json.Decoder(_Notice)
 
     def streams(self, symbol: str) -> tuple[Stream, ...]:
-        """Return depth, ticker and trades of a symbol, and where it pays funding its rate."""
+        """Return depth, ticker and trades of a symbol."""
         name, site = symbol.lower(), self._site
-        streams = (
+        return (
             Stream(f"{name}@depth@100ms", symbol, site.book_path, steady=True),
             Stream(f"{name}@bookTicker", symbol, site.book_path),
             Stream(f"{name}@{site.trade}", symbol, site.trade_path),
         )
-        return streams if self._market == "spot" else (*streams, Stream(f"{name}@markPrice", symbol, site.trade_path))
 
     def subscribe(self, streams: Sequence[Stream], request_id: int) -> str:
         """Return the message that begins the streams."""
