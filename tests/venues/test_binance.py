@@ -10,7 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alphapack.domain.events import Candle, Candles, DepthDiff, DepthSnapshot, FrameError, FundingRate, Ignored, Listing, TopOfBook, Trade, WireEvent
+from alphapack.domain.events import (
+    Candle,
+    Candles,
+    DepthDiff,
+    DepthSnapshot,
+    FrameError,
+    FundingRate,
+    Ignored,
+    Listing,
+    TopOfBook,
+    Trade,
+    WireEvent,
+)
 from alphapack.domain.market import Verdict
 from alphapack.venues import binance
 from alphapack.venues.binance import BinanceCodec, nanos
