@@ -502,3 +502,13 @@ BARS = np.tile([1e-4, -1e-4], 10)
 def test_execution_planner_impact_says_what_was_expected_and_what_came(call: Callable[[], object], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         call()
+
+
+def test_execution_planner_impact_of_a_steep_book_is_found_from_wherever_the_fit_begins() -> None:
+    sizes = np.geomspace(1e-6, 3.2e-4, 6)
+    displayed = 1.4e4 * sizes**0.98
+    for sigma_1d in (0.003, 0.02, 0.1):
+        found = impact.from_sweeps(sizes, displayed, impact.prior(sigma_1d))
+        assert abs(found.a - 0.98) < 0.07
+        paid = [impact.cost_bps(size, found.k, found.a, 0.0) for size in sizes]
+        assert paid == pytest.approx(displayed, rel=0.2)

@@ -69,6 +69,8 @@ HUBER_EVEN = 1.352
 POINTS_MAX = 1_000
 """Points at which the likelihood is taken, for one mode; a few are needed."""
 SCALE_ROUNDS = 20
+LOOSE = 10.0
+"""How much wider than the prior is what holds a curve while the noise about it is estimated."""
 U_STEP_MAX, A_STEP_MAX = 1.0, 0.1
 TOLERANCE, STEP_MIN = 1e-6, 1e-7
 """A mode is found where the next step would be so few standard errors, or so little of log impact and of a."""
@@ -448,6 +450,10 @@ class _Belief(NamedTuple):
         pull = self.u_precision * self.lean
         return _Square(self.u_precision, pull, pull * self.lean + self.a_precision)
 
+    def loosened(self, by: float) -> "_Belief":
+        """Return a belief of the same mean whose standard deviations are so many times as large."""
+        return self._replace(u_precision=self.u_precision / by / by, a_precision=self.a_precision / by / by)
+
     def off(self, u: float, a: float) -> tuple[float, float]:
         """Return what lies between the prior's mean and a point: of log impact at the pivot, and of a."""
         return u - self.u + self.lean * (a - self.a), a - self.a
@@ -463,14 +469,16 @@ def _learnt(likelihood: _Likelihood, logs: Float64Array1D, prior: Impact, source
         """Return the mode, at an a if one is given, and leave its sums."""
         if scale_min is None:
             return _mode(likelihood, centred, 1.0, belief, fixed, sums)
-        scale = 1.0
+        # Where a is free the noise is what the source's own curve leaves: about the prior's it would hold all that speaks against it,
+        # and a prior that is wrong would stay because it is wrong.
+        scale, held = 1.0, belief if fixed is not None else belief.loosened(LOOSE)
         likelihood(centred, scale, belief.u, belief.a, sums)
         for _ in range(SCALE_ROUNDS):
             before, scale = scale, max(scale_min, scale * math.sqrt(float(sums[kernel.SQUARES]) / (n - 2)))
-            mode = _mode(likelihood, centred, scale, belief, fixed, sums)
+            mode = _mode(likelihood, centred, scale, held, fixed, sums)
             if abs(scale - before) <= TOLERANCE * scale:
                 break
-        return mode
+        return mode if fixed is not None else _mode(likelihood, centred, scale, belief, None, sums)
 
     u, a = settled(None)
     information, scores = _square(sums, kernel.INFORMATION), _square(sums, kernel.OUTER)
