@@ -326,6 +326,12 @@ class TradeClosed(Record, frozen=True, tag="trade"):
     probe: bool
 
 
+class TradingHalted(Record, frozen=True, tag="halt"):
+    """Trading stands still, because nothing can be kept on disk; or, with ``on`` false, it goes on."""
+
+    on: bool
+
+
 class OutsideFilled(Record, frozen=True, tag="outside_fill"):
     """An outside executor reported a fill of a decision; the paper portfolio is not touched by it."""
 
@@ -357,4 +363,5 @@ AnyRecord = (
     | FundingPaid
     | TradeClosed
     | OutsideFilled
+    | TradingHalted
 )

@@ -59,6 +59,12 @@ class Conflated(Input, frozen=True, tag="conflated"):
     frames: int
 
 
+class Halt(Input, frozen=True, tag="halt"):
+    """What is decided from here on cannot be kept, so that trading stands still; or, with ``on`` false, it can again."""
+
+    on: bool
+
+
 class Result(Input, frozen=True, tag="result"):
     """The answer of work that the core asked for and that ran off the loop."""
 
@@ -159,4 +165,4 @@ class InstrumentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
                 raise ValueError(f"expected a {name} within {FEE_BPS_MAX} basis points, found {fee}")
 
 
-AnyInput = Configure | SessionStart | Frame | Heartbeat | Shed | Conflated | Result | History | Chain | OutsideFill
+AnyInput = Configure | SessionStart | Frame | Heartbeat | Shed | Conflated | Halt | Result | History | Chain | OutsideFill

@@ -268,7 +268,7 @@ def _limits(engine: Engine, held: Portfolio, equity: int) -> list[readings.Limit
         readings.LimitUse("symbol", limits.symbol_max, largest / whole),
         readings.LimitUse("drawdown", limits.brake_drawdown, held.drawdown),
     ]
-    sigmas = engine.execution.sigmas()
+    sigmas = engine.execution.sigmas
     if all(account.symbol in sigmas for account in held.accounts.values() if account.position_lots):
         found.append(readings.LimitUse("volatility", limits.vol_budget, held.risk(sigmas) / whole))
     return found

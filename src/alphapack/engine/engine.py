@@ -18,6 +18,7 @@ from alphapack.domain.events import (
     IntakeOverloaded,
     Record,
     SessionStarted,
+    TradingHalted,
     WorkRequested,
 )
 from alphapack.domain.inputs import (
@@ -28,6 +29,7 @@ from alphapack.domain.inputs import (
     Conflated,
     CoreSettings,
     Frame,
+    Halt,
     Heartbeat,
     History,
     OutsideFill,
@@ -58,7 +60,7 @@ from alphapack.services.options import Options
 from alphapack.services.volatility import TIMER as VOLATILITY_TIMER
 from alphapack.services.volatility import Volatility
 
-STATE_VERSION = 7
+STATE_VERSION = 8
 REASON_LENGTH_MAX = 300
 REJECTIONS_NS = NANOS_PER_S
 """A venue's unusable frames are reported at most this often, with their count, so that garbage cannot flood the ledger."""
@@ -94,6 +96,7 @@ class _Saved(msgspec.Struct, array_like=True):
     source_inputs: int
     records_kept: int
     settings: CoreSettings | None
+    halted: bool
     digest: tuple[bytes, bytes]
     timers: tuple[int, list[Timer]]
     draws: dict[str, int]
@@ -117,6 +120,8 @@ class Engine:
         """Records said so far that belong in the ledger: all but requests for work."""
         self.settings = CoreSettings()
         self.configured = False
+        self.halted = False
+        """Whether trading stands still, because what it would do could not be kept."""
         self._digest = Digest()
         self._timers = Timers()
         self.decoded: tuple[AnyWireEvent, ...] = ()
@@ -183,6 +188,7 @@ class Engine:
             Heartbeat: self._on_heartbeat,
             Shed: self._on_shed,
             Conflated: self._on_conflated,
+            Halt: self._on_halt,
             Result: self._on_result,
             History: self._on_history,
             Chain: self._on_chain,
@@ -350,6 +356,16 @@ class Engine:
         assert isinstance(entry, Conflated)
         self.emit(IntakeOverloaded(entry.symbol, entry.frames, "conflated"))
 
+    def _on_halt(self, entry: AnyInput) -> None:
+        assert isinstance(entry, Halt)
+        self._halt(entry.on)
+        self.emit(TradingHalted(entry.on))
+        if entry.on:
+            self.execution.call_back_all()
+
+    def _halt(self, on: bool) -> None:
+        self.halted = self.decisions.halted = self.execution.halted = on
+
     def _on_result(self, entry: AnyInput) -> None:
         assert isinstance(entry, Result)
         self.outstanding.pop(entry.request_id, None)
@@ -402,6 +418,7 @@ class Engine:
                 self.source_inputs,
                 self.records_kept,
                 self.settings if self.configured else None,
+                self.halted,
                 self._digest.save(),
                 self._timers.save(),
                 self._draws.counts,
@@ -421,6 +438,7 @@ class Engine:
         self.source_inputs, self.records_kept = saved.source_inputs, saved.records_kept
         self.configured = saved.settings is not None
         self.settings = saved.settings or CoreSettings()
+        self._halt(saved.halted)
         self._draws.seed, self._draws.counts = self.settings.seed, saved.draws
         self._digest.load(*saved.digest)
         self._timers.load(*saved.timers)

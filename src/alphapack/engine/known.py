@@ -2,13 +2,14 @@
 
 from alphapack.domain.context import Context
 from alphapack.domain.market import BookState, quote_of, venue_of
-from alphapack.domain.money import UNITS
+from alphapack.domain.money import MONEY_MAX, UNITS
 from alphapack.domain.trading import Terms
 from alphapack.models import volumes
 from alphapack.models.adv import adv
 from alphapack.models.book import FeatureBook
 from alphapack.models.cascade import NotEnough
 from alphapack.models.impact import Impact
+from alphapack.models.sizing import SIGMA_MAX, SIGMA_MIN
 from alphapack.services.candles import CandleStore
 from alphapack.services.execution import Forecast
 from alphapack.services.impact import Impacts
@@ -42,17 +43,19 @@ class Known:
         if found is None or found[0].tick is None or found[0].lot is None:
             return None
         settings, stated, quote = self._ctx.settings.execution, self._microstructure.instrument(symbol), quote_of(symbol)
-        refusal = ""
+        refusal, least = "", stated.min_notional or 0.0
         if found[0].contract is not None:
             refusal = "an inverse contract, whose profit is in the coin, is not traded"
         elif quote != settings.settlement:
             refusal = f"it settles in {quote or 'what is not known'}, the portfolio in {settings.settlement}"
+        elif not 0.0 <= least * UNITS <= MONEY_MAX:
+            refusal = f"its least order, {least}, is no sum of money"
         return Terms(
             found[0].tick,
             found[0].lot,
             settings.maker_fee_bps if stated.maker_fee_bps is None else stated.maker_fee_bps,
             settings.taker_fee_bps if stated.taker_fee_bps is None else stated.taker_fee_bps,
-            round((stated.min_notional or 0.0) * UNITS),
+            0 if refusal else round(least * UNITS),
             refusal,
         )
 
@@ -69,12 +72,15 @@ class Known:
         return self._microstructure.context(symbol)
 
     def forecast(self, symbol: str, minutes: int) -> Forecast | None:
-        """Return the volatility of the next minutes; None where too little is known."""
+        """Return the volatility of the next minutes; None where too little is known, and where it is none that can be sized by."""
         try:
             made = self._volatility.forecast_vol(symbol, minutes)
         except NotEnough:
             return None
-        return Forecast(made.har**0.5, made.garch**0.5, self._volatility.har_weight(symbol, minutes))
+        har, garch = made.har**0.5, made.garch**0.5
+        if not (SIGMA_MIN <= min(har, garch) and max(har, garch) <= SIGMA_MAX):
+            return None
+        return Forecast(har, garch, self._volatility.har_weight(symbol, minutes))
 
     def sigma_1d(self, symbol: str) -> float | None:
         """Return the volatility of a symbol's next day, by the rule; None where too little is known."""

@@ -6,11 +6,13 @@ import msgspec
 
 from alphapack.domain.context import Context
 from alphapack.domain.events import DecisionMade
-from alphapack.domain.market import NANOS_PER_S
+from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S
 from alphapack.domain.trading import Decision
 from alphapack.models import policy
 
 TIMER = "decisions"
+SPACING_NS = 10 * NANOS_PER_MS
+"""Between two symbols' decisions: each takes some milliseconds, and the market goes on meanwhile."""
 
 
 class _Saved(msgspec.Struct, array_like=True):
@@ -29,47 +31,61 @@ class Decisions:
         self._last: dict[str, Decision] = {}
         self.decided: Callable[[Decision], None] = lambda decision: None
         """Told of each decision."""
+        self.halted = False
+        """Nothing is decided meanwhile."""
 
     def start(self) -> None:
         """Set the first timer; done once in an engine's life."""
         self._wait()
 
-    def on_timer(self, _argument: str) -> None:
-        """Decide for every symbol."""
-        self._wait()
-        if not self._ctx.settings.execution.trade:
+    def on_timer(self, symbol: str) -> None:
+        """Decide for a symbol; with none named, begin with the first and set the timers of the others."""
+        if not symbol:
+            self._wait()
+        if self.halted or not self._ctx.settings.execution.trade:
             return
-        for symbol in self._symbols():
-            features = self._context(symbol)
-            target = policy.propose(features)
-            if target is None:
-                continue
-            self._made += 1
-            decision = Decision(
-                id=self._made,
-                ts_ns=self._ctx.now_ns,
-                symbol=symbol,
-                policy=policy.NAME,
-                exposure=target.exposure,
-                urgency=target.urgency,
-                horizon_s=self._ctx.settings.router.horizon_s,
-                win_probability=target.win_probability,
-                features=features,
+        tradable = list(self._symbols())
+        if symbol:
+            if symbol in tradable:
+                self._decide(symbol)
+            return
+        for place, one in enumerate(tradable):
+            if place == 0:
+                self._decide(one)
+            else:
+                self._ctx.after(place * SPACING_NS, TIMER, one)
+
+    def _decide(self, symbol: str) -> None:
+        features = self._context(symbol)
+        target = policy.propose(features)
+        if target is None:
+            return
+        self._made += 1
+        decision = Decision(
+            id=self._made,
+            ts_ns=self._ctx.now_ns,
+            symbol=symbol,
+            policy=policy.NAME,
+            exposure=target.exposure,
+            urgency=target.urgency,
+            horizon_s=self._ctx.settings.router.horizon_s,
+            win_probability=target.win_probability,
+            features=features,
+        )
+        self._last[symbol] = decision
+        self._ctx.emit(
+            DecisionMade(
+                decision.id,
+                symbol,
+                decision.policy,
+                decision.exposure,
+                decision.urgency,
+                decision.horizon_s,
+                decision.win_probability,
+                features,
             )
-            self._last[symbol] = decision
-            self._ctx.emit(
-                DecisionMade(
-                    decision.id,
-                    symbol,
-                    decision.policy,
-                    decision.exposure,
-                    decision.urgency,
-                    decision.horizon_s,
-                    decision.win_probability,
-                    features,
-                )
-            )
-            self.decided(decision)
+        )
+        self.decided(decision)
 
     def _wait(self) -> None:
         interval_ns = self._ctx.settings.router.interval_s * NANOS_PER_S

@@ -16,19 +16,21 @@ from alphapack.domain.context import Context
 from alphapack.domain.events import Crossed, FrameError, FundingPaid, FundingRate, OutsideFilled, Planned, Sized, TradeClosed
 from alphapack.domain.inputs import OutsideFill
 from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, BookState
-from alphapack.domain.money import UNITS, worth_at_half_ticks
+from alphapack.domain.money import MONEY_MAX, UNITS, worth, worth_at_half_ticks
 from alphapack.domain.trading import Decision, Fill, Order, OrderKind, Terms, side_of
 from alphapack.models import planner, sizing
 from alphapack.models.book import FeatureBook
 from alphapack.models.impact import Impact
 from alphapack.models.planner import Plan
 from alphapack.models.portfolio import ACCOUNTS_MAX, Account, Limits, Portfolio
+from alphapack.models.schedules import LOTS_MAX
 from alphapack.models.sizing import Sizing
-from alphapack.models.sleeves import HOUSE, ORDERS_MAX, Sleeve
+from alphapack.models.sleeves import HOUSE, ORDERS_MAX, SLEEVES_MAX, Sleeve
 from alphapack.models.tca import HORIZONS_S, LegFill, Markouts
 
 TIMER = "execution"
-STEP_NS = NANOS_PER_S
+STEP_NS, PHASES = 100 * NANOS_PER_MS, 10
+"""A tenth of the symbols is looked at every 100 ms, so that each is once a second and the market is not held up."""
 REST_NS = 10 * NANOS_PER_S
 """How long an order rests before what is left of it is taken."""
 TAKE_BPS = 10.0
@@ -177,6 +179,7 @@ class _Saved(msgspec.Struct, array_like=True):
     done: list[Deal]
     sized: dict[str, Sizing]
     newest: str
+    sigmas: dict[str, float]
     recent: dict[int, Recent]
     outside: dict[int, Outside]
     funding: dict[str, FundingRate]
@@ -191,7 +194,11 @@ class Execution:
         self._ctx, self._orders, self._known = ctx, orders, known
         self.portfolio: Portfolio | None = None
         """None before the settings are known."""
+        self.halted = False
+        """Nothing is sent or crossed meanwhile; what is out may still be filled."""
         self._orders_n = 0
+        self.sigmas: dict[str, float] = {}
+        """Volatility of a year of each symbol that was ever given a size, as its newest decision saw it."""
         self._deals: dict[int, Deal] = {}
         self._done: deque[Deal] = deque(maxlen=TRADES_KEPT)
         self._sized: dict[str, Sizing] = {}
@@ -236,36 +243,48 @@ class Execution:
             oldest = next(iter(self._recent))
             del self._recent[oldest]
             self._outside.pop(oldest, None)
-        portfolio, found, terms = self.portfolio, self._known.market(symbol), self._terms(symbol)
-        forecast = self._known.forecast(symbol, -(-decision.horizon_s // 60))
-        if portfolio is None or found is None or found[1] is not BookState.LIVE or terms is None or forecast is None:
+        portfolio, found, forecast = self.portfolio, self._live(symbol), self._known.forecast(symbol, -(-decision.horizon_s // 60))
+        if portfolio is None or found is None or forecast is None:
             return
-        mid = _mid(found[0])
-        if mid is None:
-            return
+        book, terms, mid = found
         self._account(symbol, terms).mid_half_ticks = mid
         sized = self._size(decision, terms, mid, forecast)
+        if sized is None:
+            return
         self._sized[symbol], self._newest = sized, symbol
         self._ctx.emit(Sized(decision.id, symbol, msgspec.to_builtins(sized)))
         if not sized.lots:
             return
         account = portfolio.accounts[symbol]
-        if len(account.sleeves.by_decision) > self._sleeves_max():  # What is late to close keeps others from opening.
+        # What is late to close keeps others from opening.
+        if len(account.sleeves.by_decision) > self._sleeves_max() or not _is_countable(account, terms, mid, sized.lots):
             return
         account.sleeves.open(decision.id, self._ctx.now_ns, sized.lots)
-        leg = self._leg(decision.id, symbol, "entry", sized.lots, decision.urgency, float(decision.horizon_s), found[0], mid)
+        leg = self._leg(decision.id, symbol, "entry", sized.lots, decision.urgency, float(decision.horizon_s), book, mid)
         light = msgspec.structs.replace(decision, features={})  # The ledger has them.
         self._deals[decision.id] = Deal(light, sized.lots, self._ctx.now_ns + decision.horizon_s * NANOS_PER_S, sized.probe, [leg])
-        self._step(symbol, account, found[0], mid)
+        self._step(symbol, account, book, mid)
 
-    def _size(self, decision: Decision, terms: Terms, mid: int, forecast: Forecast) -> Sizing:
+    def _live(self, symbol: str) -> tuple[FeatureBook, Terms, int] | None:
+        """Return a LIVE book with two sides that takes orders, its terms, and a mid at which all that is held can be counted."""
+        found, terms, account = self._known.market(symbol), self._terms(symbol), self.account(symbol)
+        mid = _mid(found[0]) if found is not None and found[1] is BookState.LIVE else None
+        if found is None or mid is None or terms is None or not _is_countable(account, terms, mid):
+            return None
+        return found[0], terms, mid
+
+    def _size(self, decision: Decision, terms: Terms, mid: int, forecast: Forecast) -> Sizing | None:
+        """Size a decision; None where a lot is worth so little, or the least order so much, that there is nothing to count by."""
         portfolio, settings = self.portfolio, self._ctx.settings.execution
         assert portfolio is not None
         symbol = decision.symbol
-        held = {one for one, account in portfolio.accounts.items() if account.position_lots or len(account.sleeves.by_decision) > 1}
-        sigmas = self._sigmas(sorted(held | {symbol}))
+        rule, yearly = self._ctx.settings.volatility_rule, (YEAR_S / decision.horizon_s) ** 0.5
+        self.sigmas[symbol] = sizing.sigma_used(rule, forecast.har, forecast.garch, forecast.har_weight) * yearly
         side = 1 if decision.exposure > 0 else -1
         lot_value = worth_at_half_ticks(mid, 1, terms.tick, terms.lot)
+        least_lots = _least_lots(terms, lot_value)
+        if settings.kelly_cap * max(0, portfolio.equity) >= LOTS_MAX * lot_value or least_lots > LOTS_MAX:
+            return None
         return sizing.size(
             decision=decision.id,
             ts_ns=self._ctx.now_ns,
@@ -284,16 +303,16 @@ class Execution:
             target_vol=settings.target_vol,
             kelly_fraction=settings.kelly_fraction,
             kelly_cap=settings.kelly_cap,
-            room=portfolio.room(symbol, side, sigmas),
+            room=portfolio.room(symbol, side, self.sigmas),
             size_factor=portfolio.size_factor,
-            least_lots=_least_lots(terms, lot_value),
+            least_lots=least_lots,
             probe=settings.probe,
         )
 
     def _sleeves_max(self) -> int:
         """Most sleeves of one symbol that decisions alone open at once."""
         router = self._ctx.settings.router
-        return -(-router.horizon_s // router.interval_s)
+        return min(SLEEVES_MAX - 1, -(-router.horizon_s // router.interval_s))
 
     def _account(self, symbol: str, terms: Terms) -> Account:
         assert self.portfolio is not None
@@ -385,7 +404,8 @@ class Execution:
     def _terms(self, symbol: str) -> Terms | None:
         """Return the terms of a symbol that takes orders now, in the steps in which its account is kept."""
         terms, account = self._known.terms(symbol), self.account(symbol)
-        if terms is None or terms.refusal:
+        kept_in = self.portfolio.currency if self.portfolio is not None else None
+        if terms is None or terms.refusal or kept_in != self._ctx.settings.execution.settlement:
             return None
         same = account is None or (terms.tick, terms.lot) == (account.sleeves.tick, account.sleeves.lot)
         return terms if same else None
@@ -403,15 +423,19 @@ class Execution:
             self._take_markouts()
             return
         self._wait()
-        for symbol, account in portfolio.accounts.items():
-            found = self._known.market(symbol)
-            mid = _mid(found[0]) if found is not None and found[1] is BookState.LIVE else None
-            if found is None or mid is None or self._terms(symbol) is None:
+        phase = self._ctx.now_ns // STEP_NS % PHASES
+        for place, (symbol, account) in enumerate(portfolio.accounts.items()):
+            if place % PHASES != phase:
                 continue
+            found = self._live(symbol)
+            if found is None:
+                continue
+            book, _, mid = found
             portfolio.mark(symbol, mid)
-            if len(account.sleeves.by_decision) > 1 or account.position_lots or account.sleeves.orders:
-                self._step(symbol, account, found[0], mid)
-        portfolio.note(self._ctx.now_ns)
+            if not self.halted and (len(account.sleeves.by_decision) > 1 or account.position_lots or account.sleeves.orders):
+                self._step(symbol, account, book, mid)
+        if phase == 0:
+            portfolio.note(self._ctx.now_ns)
 
     def _step(self, symbol: str, account: Account, book: FeatureBook, mid: int) -> None:
         """Bring a symbol nearer to what its sleeves are to hold."""
@@ -471,6 +495,12 @@ class Execution:
             if decision in order.shares:
                 self._orders.cancel(order.id)
 
+    def call_back_all(self) -> None:
+        """Have every open order cancelled."""
+        for symbol in self.portfolio.accounts if self.portfolio is not None else ():
+            for order in self._orders.open_orders(symbol):
+                self._orders.cancel(order.id)
+
     def _order(self, symbol: str, account: Account, terms: Terms, book: FeatureBook, mid: int, late: set[int]) -> None:
         """Order what the sleeves lack, and keep the orders that rest where they should be."""
         bid, ask = book.best()
@@ -491,19 +521,22 @@ class Execution:
                 self._orders.replace(order.id, best)
         if not net or opposed:
             return
-        groups = {"immediate": {one: lots for one, lots in net.items() if one in late}}
-        groups["post_only"] = {one: lots for one, lots in net.items() if one not in late}
-        values = {kind: worth_at_half_ticks(mid, abs(sum(lots.values())), terms.tick, terms.lot) for kind, lots in groups.items()}
-        least = terms.min_notional * 101 // 100
-        if sum(values.values()) < least:
-            self._sweep(account, net, mid)
-            return
-        if any(0 < value < least for value in values.values()):
+        limits: dict[OrderKind, int] = {"immediate": _taking(bid, ask, side), "post_only": bid if side > 0 else ask}
+
+        def is_too_little(kind: OrderKind, shares: dict[int, int]) -> bool:
+            return worth(limits[kind], abs(sum(shares.values())), terms.tick, terms.lot) < terms.min_notional
+
+        groups: dict[OrderKind, dict[int, int]] = {"immediate": {}, "post_only": {}}
+        for decision, lots in net.items():
+            groups["immediate" if decision in late else "post_only"][decision] = lots
+        if any(shares and is_too_little(kind, shares) for kind, shares in groups.items()):
             groups = {"immediate": net}
+            if is_too_little("immediate", net):
+                self._sweep(account, net, mid)
+                return
         for kind, shares in groups.items():
             if shares:
-                limit = _taking(bid, ask, side) if kind == "immediate" else (bid if side > 0 else ask)
-                self._send(symbol, account, side, limit, "immediate" if kind == "immediate" else "post_only", shares)
+                self._send(symbol, account, side, limits[kind], kind, shares)
 
     def _send(self, symbol: str, account: Account, side: int, ticks: int, kind: OrderKind, shares: dict[int, int]) -> None:
         if len(account.sleeves.orders) >= ORDERS_MAX:
@@ -645,21 +678,6 @@ class Execution:
             found.append((deal, account.sleeves.by_decision[deal.decision.id]))
         return sorted(found, key=lambda one: -one[0].decision.id)
 
-    def sigmas(self) -> dict[str, float]:
-        """Return the volatility of a year of each symbol with an account, as decisions see it; those that are not known are left out."""
-        accounts = self.portfolio.accounts if self.portfolio is not None else {}
-        return self._sigmas(sorted(accounts))
-
-    def _sigmas(self, symbols: list[str]) -> dict[str, float]:
-        settings = self._ctx.settings
-        minutes = -(-settings.router.horizon_s // 60)
-        yearly = (YEAR_S / (60 * minutes)) ** 0.5
-        return {
-            symbol: sizing.sigma_used(settings.volatility_rule, known.har, known.garch, known.har_weight) * yearly
-            for symbol in symbols
-            if (known := self._known.forecast(symbol, minutes)) is not None
-        }
-
     def knows(self, decision: int) -> bool:
         """Tell whether fills of a decision can be reported."""
         return decision in self._recent
@@ -697,6 +715,7 @@ class Execution:
             list(self._done),
             self._sized,
             self._newest,
+            self.sigmas,
             self._recent,
             self._outside,
             self._funding,
@@ -710,7 +729,7 @@ class Execution:
         """Replace everything by what ``save`` returned; the settings must have been given before."""
         saved = msgspec.json.decode(pieces[0], type=_Saved)
         self._orders_n, self._deals, self._sized, self._newest = saved.orders_n, saved.deals, saved.sized, saved.newest
-        self._done = deque(saved.done, TRADES_KEPT)
+        self._done, self.sigmas = deque(saved.done, TRADES_KEPT), saved.sigmas
         self._recent, self._outside, self._funding = saved.recent, saved.outside, saved.funding
         self._markouts, self._marked = saved.markouts, saved.marked
         self.portfolio = None
@@ -740,6 +759,14 @@ def _refine(deal: Deal, by_price: int, by_lot: int) -> None:
 def _mid(book: FeatureBook) -> int | None:
     bid, ask = book.best()
     return bid + ask if bid is not None and ask is not None else None
+
+
+def _is_countable(account: Account | None, terms: Terms, mid: int, more_lots: int = 0) -> bool:
+    """Tell whether money can count all that sleeves hold, want and have out at a price, and more: no price beyond that is believed."""
+    sleeves = account.sleeves.by_decision.values() if account is not None else ()
+    lots = sum(abs(one.committed_lots) + abs(one.lots) + abs(one.working_lots) for one in sleeves) + abs(more_lots) + 1
+    # The best price of a side is at most twice the mid, and an order that takes goes a little beyond.
+    return 3 * Fraction(mid, 2) * terms.tick.size * terms.lot.size * lots * UNITS <= MONEY_MAX
 
 
 def _least_lots(terms: Terms, lot_value: int) -> int:

@@ -27,6 +27,7 @@ from alphapack.domain.inputs import (
     Conflated,
     CoreSettings,
     Frame,
+    Halt,
     Heartbeat,
     OutsideFill,
     Result,
@@ -403,7 +404,7 @@ class Runner:
             records = self.engine.step(entry)
         except BaseException:  # What the engine cannot step is a fault of ours, and the journal must be able to show it.
             self._stepped.append(Put(entry, ()))
-            self._hand_over()
+            self._put()
             raise
         if type(entry) is Frame:
             self.messages += 1
@@ -433,7 +434,21 @@ class Runner:
             await asyncio.sleep(0.002)
 
     def _hand_over(self) -> None:
-        """Give the committer what was stepped: once a slice, because waking its thread costs more than a step."""
+        """Give the committer what was stepped; where it can no longer keep that, or can again, tell the engine by an input.
+
+        Whoever trades on what is not kept would know of orders that a crash makes never to have been.
+        """
+        self._put()
+        committer = self.committer
+        if committer is not None and not committer.closing and self.engine.configured:
+            refuses = committer.state != "ok"
+            if refuses != self.engine.halted:
+                _log.warning("trading stands still" if refuses else "trading goes on")
+                self._take(Halt(self.engine.seq + 1, self.engine.now_ns, refuses))
+                self._put()
+
+    def _put(self) -> None:
+        """Done once a slice, because waking the thread that writes costs more than a step."""
         if self.committer is not None and self._stepped:
             self.committer.put_all(self._stepped)
             self._stepped = []
