@@ -83,7 +83,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_python_of_the_readme_runs(simulated: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(simulated.parent)
-    features, forecasts, smiles = blocks(README, "python")
+    features, forecasts, smiles, orders = blocks(README, "python")
     exec(features, {})
     printed = capsys.readouterr().out.splitlines()
     assert printed[1].startswith(f"{int(BookState.LIVE)} ") and printed[2].startswith("['sim:BTCUSDT'] 0 0 ")
@@ -94,6 +94,9 @@ def test_the_python_of_the_readme_runs(simulated: Path, monkeypatch: pytest.Monk
     exec(smiles, {})
     smile, implied, chain = capsys.readouterr().out.splitlines()
     assert smile.startswith("full ") and smile.endswith(" True") and "nan" in implied and " percent [] [('27MAR26', " in chain
+    exec(orders, {})
+    schedule, cost = capsys.readouterr().out.splitlines()
+    assert "541955.6" in schedule and "911227.0 603430.7" in schedule and cost == "20.5"
 
 
 def test_the_answers_in_the_documents_are_the_answers(engine: Engine) -> None:
