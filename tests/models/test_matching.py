@@ -550,9 +550,34 @@ def live(queue: Queue, steps: Steps, saved_at: int = -1) -> tuple[Desk, list[lis
     return desk, found
 
 
-@given(st.sampled_from(QUEUES), st.lists(STEPS, min_size=40, max_size=80))
-@settings(max_examples=150)
+def busy(seed: int, steps: int) -> Steps:
+    """Return a market in which many orders rest at few prices, and prints, falls and cancels come within milliseconds."""
+    chance = random.Random(seed)
+    made: Steps = []
+    for _ in range(steps):
+        kind = chance.choices(("show", "trade", "place", "take", "cancel"), (35, 40, 18, 3, 4))[0]
+        side = chance.choice((1, -1))
+        away = chance.choices((-2, 0, 1, 2), (2, 60, 30, 8) if kind != "show" else (1, 60, 30, 9))[0]
+        ticks = 100 - away if side > 0 else 102 + away
+        lots = chance.randrange(31) if kind == "show" else chance.randrange(1, 9)
+        made.append((kind, side, ticks, lots, chance.choice((0, 1, 1, 3, 9, 40, 251))))
+    return made
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+def test_execution_planner_matching_equals_the_slow_twin_in_a_busy_market(queue: Queue) -> None:
+    for seed in range(6):
+        compare(queue, busy(seed, 250))
+
+
+@given(st.sampled_from(QUEUES), st.lists(STEPS, max_size=60))
+@settings(max_examples=100)
 def test_execution_planner_matching_equals_the_slow_twin(queue: Queue, steps: Steps) -> None:
+    compare(queue, steps)
+
+
+def compare(queue: Queue, steps: Steps) -> None:
+    """Live through a market beside the twin, under the auditor's eyes."""
     desk = Desk(queue)
     shown = Shown(desk.book)
     twin, auditor = Twin(queue, shown), Auditor(shown)
@@ -583,7 +608,7 @@ def test_execution_planner_matching_equals_the_slow_twin(queue: Queue, steps: St
         ]
 
 
-@given(st.lists(STEPS, min_size=20, max_size=60))
+@given(st.lists(STEPS, max_size=60))
 @settings(max_examples=100)
 def test_execution_planner_queues_are_bounded_by_the_two_bounds(steps: Steps) -> None:
     desk = Desk(*QUEUES)
@@ -600,7 +625,7 @@ def test_execution_planner_queues_are_bounded_by_the_two_bounds(steps: Steps) ->
             assert averse >= max(power, log) >= min(power, log) >= optimistic >= 0
 
 
-@given(SIDES, TICKS, st.integers(1, 12), st.lists(STEPS, min_size=20, max_size=60))
+@given(SIDES, TICKS, st.integers(1, 12), st.lists(STEPS, max_size=60))
 @settings(max_examples=100)
 def test_execution_planner_fills_of_an_order_are_bounded_by_the_two_bounds(side: int, ticks: int, lots: int, steps: Steps) -> None:
     desk = Desk(*QUEUES)
@@ -614,7 +639,7 @@ def test_execution_planner_fills_of_an_order_are_bounded_by_the_two_bounds(side:
         assert averse >= max(power, log) >= min(power, log) >= optimistic
 
 
-@given(st.sampled_from(QUEUES), st.lists(STEPS, min_size=20, max_size=40), st.integers(0, 39))
+@given(st.sampled_from(QUEUES), st.lists(STEPS, max_size=40), st.integers(0, 39))
 @settings(max_examples=60)
 def test_execution_planner_a_saved_book_goes_on_as_if_never_saved(queue: Queue, steps: Steps, saved_at: int) -> None:
     whole, found = live(queue, steps)
