@@ -5,6 +5,7 @@ Usage: ``python docs/pictures.py [CAPTURE] [OUT]``. Without a capture the one be
 
 import os
 import sys
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
@@ -93,6 +94,37 @@ def text(x: float, y: float, what: str, *, size: int = 12, anchor: str = "start"
     return f'<text x="{x:.0f}" y="{y:.1f}" {look}>{escape(what)}</text>'
 
 
+def levels(marks: Iterable[float], y_of: Callable[[float], float]) -> list[str]:
+    """Return a line across and its number for each value of ``marks``."""
+    parts = []
+    for mark in marks:
+        y = float(y_of(mark))
+        parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="{GRID}"/>')
+        parts.append(text(LEFT - 6, y + 4, f"{mark:,.10g}", size=11, anchor="end"))
+    return parts
+
+
+def clock(start_ns: int, end_ns: int, top: float, bottom: float) -> list[str]:
+    """Return a line from ``top`` to ``bottom`` and its time for at most ``TICKS_MAX`` round times."""
+    span_s, parts = (end_ns - start_ns) / NANOS_PER_S, []
+    step_s = next((step for step in TICK_STEPS_S if span_s / step <= TICKS_MAX), 7_200)
+    for second in range(-(-start_ns // (step_s * NANOS_PER_S)) * step_s, end_ns // NANOS_PER_S + 1, step_s):
+        x = LEFT + (WIDTH - LEFT - RIGHT) * (second * NANOS_PER_S - start_ns) / (end_ns - start_ns)
+        parts.append(f'<path d="M{x:.1f} {top:.0f}V{bottom:.1f}" stroke="{GRID}"/>')
+        parts.append(text(x, bottom + 18, datetime.fromtimestamp(second, UTC).strftime("%H:%M:%S"), size=11, anchor="middle"))
+    starts_with_one = start_ns % (step_s * NANOS_PER_S) == 0
+    return [*parts, text(LEFT - (32 if starts_with_one else 6), bottom + 18, "UTC", size=11, anchor="end")]
+
+
+def document(title: str, height: float, parts: Iterable[str]) -> str:
+    """Return the parts as an SVG on white."""
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height:.0f}" viewBox="0 0 {WIDTH} {height:.0f}" '
+        f'font-family="system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif" role="img">'
+    )
+    return "\n".join((head, f"<title>{escape(title)}</title>", '<rect width="100%" height="100%" fill="#ffffff"/>', *parts, "</svg>\n"))
+
+
 def drawn(strip: Strip, top: float, column: Any, rows: Any, count: int) -> list[str]:
     """Return the elements of one strip, its top at ``top``."""
     values = np.where(rows["state"] == BookState.LIVE, rows[strip.name] * strip.factor, np.nan)
@@ -106,12 +138,8 @@ def drawn(strip: Strip, top: float, column: Any, rows: Any, count: int) -> list[
     def y_of(value: Any) -> Any:
         return top + strip.height * (most - value) / (most - least)
 
-    parts = []
-    for tick in ticks(least, most) if strip.limits is None else (least, 0.5 * (least + most), most):
-        y = float(y_of(tick))
-        parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="{GRID}"/>')
-        parts.append(text(LEFT - 6, y + 4, f"{tick:,.10g}", size=11, anchor="end"))
-    x = LEFT + COLUMN_PX * (np.arange(count) + 0.5)
+    parts = levels(ticks(least, most) if strip.limits is None else (least, 0.5 * (least + most), most), y_of)
+    x = LEFT + COLUMN_PX * (np.arange(count, dtype=np.float64) + 0.5)
     for first, end in runs(mean):
         there = slice(first, end)
         outline = joined(x[there], y_of(high[there])) + "L" + joined(x[there][::-1], y_of(low[there])[::-1])
@@ -140,24 +168,12 @@ def picture(capture: Path) -> str:
     bottom = float(TOP + sum(strip.height + GAP for strip in STRIPS) - GAP)
     known = f"{replay.symbols[0]}, {len(rows):,} messages in {span_s:,.0f} s. Line: mean of {span_s / count:.2g} s; band: its range."
     parts = [text(LEFT, 26, capture.name, size=16, colour=INK, weight="bold"), text(LEFT, 46, known)]
-    step_s = next((step for step in TICK_STEPS_S if span_s / step <= TICKS_MAX), 7_200)
-    for second in range(-(-start_ns // (step_s * NANOS_PER_S)) * step_s, end_ns // NANOS_PER_S + 1, step_s):
-        x = LEFT + (WIDTH - LEFT - RIGHT) * (second * NANOS_PER_S - start_ns) / (end_ns - start_ns)
-        parts.append(f'<path d="M{x:.1f} {TOP}V{bottom:.1f}" stroke="{GRID}"/>')
-        parts.append(text(x, bottom + 18, datetime.fromtimestamp(second, UTC).strftime("%H:%M:%S"), size=11, anchor="middle"))
-    parts.append(text(LEFT - 6, bottom + 18, "UTC", size=11, anchor="end"))
+    parts += clock(start_ns, end_ns, TOP, bottom)
     top = float(TOP)
     for strip in STRIPS:
         parts += drawn(strip, top, column, rows, count)
         top += strip.height + GAP
-    height = bottom + BOTTOM
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height:.0f}" viewBox="0 0 {WIDTH} {height:.0f}" '
-        f'font-family="system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif" role="img">'
-    )
-    return "\n".join(
-        (head, f"<title>{escape(capture.name)}</title>", '<rect width="100%" height="100%" fill="#ffffff"/>', *parts, "</svg>\n")
-    )
+    return document(capture.name, bottom + BOTTOM, parts)
 
 
 def main(arguments: list[str]) -> None:

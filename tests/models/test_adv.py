@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alphapack.models.adv import DAY_MINUTES, KNOWN_MINUTES_MIN, adv
 from alphapack.models.minutes import MINUTE_MS
+from alphapack.models.volumes import DAY_MINUTES, KNOWN_MINUTES_MIN, adv
 
 T0 = 1_723_161_600_000
 

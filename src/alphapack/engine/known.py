@@ -5,7 +5,6 @@ from alphapack.domain.market import BookState, quote_of, venue_of
 from alphapack.domain.money import MONEY_MAX, UNITS
 from alphapack.domain.trading import Terms
 from alphapack.models import volumes
-from alphapack.models.adv import adv
 from alphapack.models.book import FeatureBook
 from alphapack.models.cascade import NotEnough
 from alphapack.models.impact import Impact
@@ -78,7 +77,7 @@ class Known:
         except NotEnough:
             return None
         har, garch = made.har**0.5, made.garch**0.5
-        if not (SIGMA_MIN <= min(har, garch) and max(har, garch) <= SIGMA_MAX):
+        if not (min(har, garch) >= SIGMA_MIN and max(har, garch) <= SIGMA_MAX):
             return None
         return Forecast(har, garch, self._volatility.har_weight(symbol, minutes))
 
@@ -99,7 +98,7 @@ class Known:
 
     def adv(self, symbol: str) -> float | None:
         """Return the base volume of a day, by the newest candles; None where too few are known."""
-        return adv(self._candles.rows(symbol))
+        return volumes.adv(self._candles.rows(symbol))
 
     def volumes(self, symbol: str, minutes: int) -> list[float] | None:
         """Return the base volume to be expected in each of the next minutes; None where too little is known."""
