@@ -11,6 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import msgspec
+
 from alphapack import app
 from alphapack.domain.events import Record
 from alphapack.domain.inputs import AnyInput, CoreSettings
@@ -228,8 +230,8 @@ class Live:
         return rejected
 
     def submit(self, entry: AnyInput) -> None:
-        """Step one input of a recording as it is."""
-        self.runner.submit(lambda seq, ts_ns: entry)
+        """Step one input of a recording, at the place that it now has."""
+        self.runner.submit(lambda seq, ts_ns: msgspec.structs.replace(entry, seq=seq))
 
     async def settle(self) -> None:
         await asyncio.wait_for(self.runner.wait_durable(self.engine.seq), PATIENCE_S)

@@ -77,6 +77,40 @@ def test_a_loss_is_seen(capture: Path, tmp_path: Path) -> None:
     }
 
 
+def test_execution_planner_a_loss_beside_trading_is_seen(capture: Path, tmp_path: Path) -> None:
+    """What a desk was told and the ledger does not hold is missed, whichever way it was told."""
+    data = tmp_path / "state"
+    data.mkdir()
+    outcome = kill.run([capture], data, 0, speed="max")
+    folder = next(folder for folder in data.iterdir() if folder.is_dir())
+    rows = kill.Truth.of([capture]).rows
+    told = {
+        (row.seq, row.ordinal): (row.kind, b'{"seq":%d,"ts_ms":%d,%b' % (row.seq, row.ts_ns // MS, row.body[1:]))
+        for row in rows
+        if row.kind != "book_state"  # Their states are told by name.
+    }
+    key, (kind, body) = next(iter(told.items()))
+
+    def examined(**acknowledged: object) -> tuple[int, int, int]:
+        desk, found = kill.Desk(), kill.Outcome(acknowledged_seq=outcome.ended_seq, acknowledged_rows=len(rows))
+        desk.events = dict(told)
+        desk.events |= acknowledged.get("events", {})
+        desk.reports |= acknowledged.get("reports", {})
+        found.acknowledged_rows += acknowledged.get("rows", 0)
+        found.acknowledged_seq += acknowledged.get("inputs", 0)
+        assert kill.examine_trading(folder, desk, acknowledged.get("before", []), found) == rows
+        return found.lost_rows, found.lost_inputs, found.events
+
+    assert examined() == (0, 0, len(told)) and examined(before=rows[:3])[1:] == (0, len(told))
+    assert examined(events={(key[0], key[1] + 50): (kind, body)})[0] == 1
+    assert examined(events={key: ("fill", body)})[0] == 1
+    assert examined(events={key: (kind, body.replace(b":", b": ", 3))})[0] == 1
+    assert examined(reports={"fill-1": {"seq": key[0]}})[0] == 1
+    assert examined(rows=2)[0] == 2
+    assert examined(inputs=7)[1] == 7
+    assert examined(before=[*rows[:4], rows[5]])[0] >= 1
+
+
 # The order of system calls
 
 CALL = re.compile(r"^(?P<thread>\d+)\s+(?P<name>\w+)\((?P<rest>.*)$")

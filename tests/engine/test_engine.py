@@ -18,7 +18,7 @@ from alphapack.domain.inputs import (
     Shed,
 )
 from alphapack.domain.market import BookState
-from alphapack.engine.engine import Asked, Engine
+from alphapack.engine.engine import STATE_VERSION, Asked, Engine
 from rig import BTC, MS, START_NS, VENUE, S, market_lines, recorded, spoil, stepped, write_capture
 
 SETTINGS = CoreSettings()
@@ -290,11 +290,12 @@ def test_saving_changes_nothing_and_loading_twice_is_loading_once() -> None:
     assert resumed.save() == engine.save()
 
 
-def test_a_state_of_another_version_is_refused() -> None:
+@pytest.mark.parametrize("fields", [1, 5, 16])
+def test_a_state_of_another_version_is_refused_whatever_else_is_in_it(fields: int) -> None:
     state = msgspec.msgpack.decode(started().save())
-    state[0] += 1
-    with pytest.raises(ValueError, match="expected a state of version 7, found 8"):
-        app.build().load(msgspec.msgpack.encode(state))
+    for version in (STATE_VERSION - 1, STATE_VERSION + 1):
+        with pytest.raises(ValueError, match=f"expected a state of version {STATE_VERSION}, found {version}"):
+            app.build().load(msgspec.msgpack.encode([version, *([*state, 1, 2, 3][1:fields])]))
 
 
 CHANGES = {

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alphapack.domain.inputs import (
+    INPUT_VERSION,
     AnyInput,
     Configure,
     Conflated,
@@ -306,7 +307,7 @@ def test_an_older_input_version_passes_its_upcaster(tmp_path: Path, monkeypatch:
 
 def test_a_newer_input_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as future:
-        future.setattr(journal_module, "INPUT_VERSION", 2)
+        future.setattr(journal_module, "INPUT_VERSION", INPUT_VERSION + 1)
         filled(tmp_path, (1, 3))
     with pytest.raises(JournalTooNew, match="upgrade alphapack"):
         FileJournal(tmp_path)

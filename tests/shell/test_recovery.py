@@ -11,15 +11,16 @@ import pytest
 from alphapack import app
 from alphapack.config import Settings
 from alphapack.domain.events import WorkRequested
-from alphapack.domain.inputs import AnyInput, Heartbeat
-from alphapack.engine.engine import Engine
+from alphapack.domain.inputs import AnyInput, Configure, CoreSettings, Heartbeat
+from alphapack.domain.trading import ExecutionSettings
+from alphapack.engine.engine import STATE_VERSION, Engine
 from alphapack.engine.ports import LedgerRow
 from alphapack.shell import journal as journal_module
 from alphapack.shell.checkpoints import FileCheckpoints
 from alphapack.shell.journal import FileJournal
 from alphapack.shell.ledger import LedgerMismatch, SqliteLedger
 from alphapack.shell.recovery import RecoveryError, ledger_rows, recover
-from rig import Live, market_lines, recorded, rows_of, spoil, stepped, until, write_capture
+from rig import MS, Live, market_lines, recorded, rows_of, spoil, stepped, until, write_capture
 
 COUNT = 600
 
@@ -216,7 +217,7 @@ def test_without_a_checkpoint_a_journal_whose_beginning_is_gone_refuses_to_start
 
 @pytest.fixture
 def holed(entries: list[AnyInput], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[State, Live]]:
-    """State with a hole: 200 inputs were stepped while the disk refused, then a checkpoint covered them."""
+    """State with a hole: 200 inputs, and one that halted trading, were stepped while the disk refused, then a checkpoint covered them."""
 
     async def play() -> Live:
         async with Live(tmp_path / "state") as host:
@@ -245,10 +246,10 @@ def _refuse(fd: int) -> None:
 def test_a_checkpoint_covers_what_the_journal_lacks(holed: tuple[State, Live]) -> None:
     state, host = holed
     journal = FileJournal(state.folder / "journal")
-    assert journal.gaps() == [(201, 400)] and journal.last_seq == 500
+    assert journal.gaps() == [(201, 401)] and journal.last_seq == 502
     journal.close()
     engine, rows = state.recover()
-    assert (engine.seq, engine.hexdigest()) == (500, host.engine.hexdigest())
+    assert (engine.seq, engine.hexdigest()) == (502, host.engine.hexdigest())
     seen = [entry for entry, _ in host.seen], [records for _, records in host.seen]
     assert rows == rows_of(*seen), "rows outlive the hole"
 
@@ -267,11 +268,11 @@ def test_a_checkpoint_ahead_of_the_journal_is_where_it_goes_on(holed: tuple[Stat
     newest = sorted((state.folder / "journal").glob("*.seg"))[-1]
     newest.unlink()
     with closing(sqlite3.connect(state.folder / "ledger.sqlite")) as ledger:
-        kept = ledger.execute("SELECT count(*) FROM rows WHERE seq <= 400").fetchone()[0]
+        kept = ledger.execute("SELECT count(*) FROM rows WHERE seq <= 401").fetchone()[0]
     rows = rows_of([entry for entry, _ in host.seen], [records for _, records in host.seen])
     state.rewrite_ledger(rows[:kept])
     engine, found = state.recover()
-    assert engine.seq == 400 and found == rows[:kept]
+    assert engine.seq == 401 and found == rows[:kept]
 
 
 @pytest.mark.parametrize("lost", [1, 9])
@@ -290,7 +291,7 @@ def test_rows_from_before_the_checkpoint_are_made_again_from_the_first_input(
 def test_rows_that_were_lost_in_a_hole_are_told_and_no_reason_to_stop(holed: tuple[State, Live]) -> None:
     state, host = holed
     rows = rows_of([entry for entry, _ in host.seen], [records for _, records in host.seen])
-    kept = [row for row in rows if not 201 <= row.seq <= 400]
+    kept = [row for row in rows if not 201 <= row.seq <= 401]
     assert len(kept) < len(rows)
     state.rewrite_ledger(kept)
     engine, found = state.recover()
@@ -301,7 +302,7 @@ def test_rows_that_were_lost_in_a_hole_are_told_and_no_reason_to_stop(holed: tup
 def test_a_journal_with_a_hole_can_still_be_looked_into(holed: tuple[State, Live]) -> None:
     state, host = holed
     summary = app.replay(Settings(), [state.folder / "journal"], complain=lambda text: None)
-    assert (summary.inputs, summary.digest == host.engine.hexdigest()) == (300, False)
+    assert (summary.inputs, summary.digest == host.engine.hexdigest()) == (301, False)
 
 
 def test_requests_for_work_are_no_rows(entries: list[AnyInput]) -> None:
@@ -312,3 +313,40 @@ def test_requests_for_work_are_no_rows(entries: list[AnyInput]) -> None:
         rows = ledger_rows(entry, caused)
         assert [row.ordinal for row in rows] == [i for i, one in enumerate(caused) if type(one) is not WorkRequested]
         assert {row.seq for row in rows} <= {entry.seq} and "request" not in {row.kind for row in rows}
+
+
+# After an upgrade
+
+
+class FirstConfigure(msgspec.Struct, array_like=True, tag_field="kind", tag="configure"):
+    """``Configure`` as version 1 wrote it: settings that know nothing of trading."""
+
+    seq: int
+    ts_ns: int
+    settings: dict[str, object]
+
+
+def test_execution_planner_does_not_trade_in_a_past_that_knew_no_trading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of the version before: its checkpoint is refused, its journal replayed, and the ledger's rows come out equal."""
+    capture = write_capture(tmp_path, market_lines(1_000, step_ns=200 * MS))
+    untraded = recorded(capture, CoreSettings(execution=ExecutionSettings(trade=False)))
+    engine, records = stepped(untraded)
+    rows = rows_of(untraded, records)
+    first = untraded[0]
+    assert isinstance(first, Configure)
+    settings = msgspec.to_builtins(first.settings)
+    del settings["execution"], settings["router"]
+    with monkeypatch.context() as past:
+        past.setattr(journal_module, "INPUT_VERSION", 1)
+        journal = FileJournal(tmp_path / "journal")
+        journal.append([FirstConfigure(first.seq, first.ts_ns, settings), *untraded[1:]])  # type: ignore[list-item]
+        journal.close()
+    FileCheckpoints(tmp_path / "checkpoints").write(500, msgspec.msgpack.encode([STATE_VERSION - 1, 500]))
+    state = State(tmp_path)
+    state.rewrite_ledger(rows)
+    upgraded, kept = state.recover()
+    assert kept == rows and upgraded.seq == engine.seq and not upgraded.settings.execution.trade
+    assert f"expected a state of version {STATE_VERSION}, found {STATE_VERSION - 1}" in state.reports[0]
+    assert state.reports[1].endswith(f"checkpoint at 0, {engine.seq} inputs replayed")
+    traded = recorded(capture)
+    assert "decision" in {row.kind for row in rows_of(traded, stepped(traded)[1])}, "it would have been traded"

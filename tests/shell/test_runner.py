@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from alphapack import app
 from alphapack.domain.events import WorkRequested
-from alphapack.domain.inputs import AnyInput, Configure, Conflated, CoreSettings, Frame, Heartbeat, SessionStart, Shed
+from alphapack.domain.inputs import AnyInput, Configure, Conflated, CoreSettings, Frame, Halt, Heartbeat, SessionStart, Shed
 from alphapack.domain.market import BookState
 from alphapack.engine.ports import REJECTED_LINES_MAX, Ingested, NotAccepting, NotDurable, NotReady, RejectedLine
 from alphapack.shell import journal as journal_module
@@ -661,8 +661,9 @@ def test_the_market_goes_on_while_nothing_can_be_journaled(
     async def live() -> None:
         async with Live(tmp_path) as host:
             await asyncio.wait_for(host.runner.play(entries, float("inf"), lambda reason: None), 2.0)
-            assert host.engine.seq == len(entries)
-            assert host.runner.health().status == "degraded"
+            market = [entry for entry, _ in host.seen if type(entry) is not Halt]
+            assert [(type(entry), entry.ts_ns) for entry in market] == [(type(entry), entry.ts_ns) for entry in entries]
+            assert host.runner.health().status == "degraded" and host.engine.halted
 
     run(live)
 
@@ -774,21 +775,25 @@ def test_a_disk_that_refuses_degrades_and_a_checkpoint_leads_back(
                 health = runner.health()
                 assert "not journaled" in str(health.detail) and "No space left on device" in str(health.ledger.detail)
                 assert not health.ledger.ok
-                assert runner.sequence()[0] == 200 and 100 <= runner.sequence()[1] < 200
+                assert 200 <= runner.sequence()[0] <= 201 and 100 <= runner.sequence()[1] < 200
                 assert runner.counters()["ledger_ok"] == 0.0 and runner.counters()["journal_backlog"] > 0
                 for entry in entries[200:300]:
                     host.submit(entry)
-                assert runner.sequence()[0] == 300, "the market goes on"
+                assert runner.sequence()[0] == 301, "the market goes on, after an input that halts trading"
             await until(lambda: runner.health().ledger.ok)
-            assert runner.sequence() == (300, 300) and host.checkpoints.seqs()[-1] == 300
+            assert runner.sequence() == (301, 301) and host.checkpoints.seqs()[-1] == 301
             for entry in entries[300:]:
                 host.submit(entry)
             await host.settle()
             assert host.reasons != [] and len(host.reasons) == 1
+            seen = [entry for entry, _ in host.seen]
+            halts = [entry for entry in seen if type(entry) is Halt]
+            assert [entry.on for entry in halts] == [True, False] and 101 < halts[0].seq <= 202 and halts[1].seq == 303
+            assert len(seen) == len(entries) + 2
+            assert stepped(seen)[0].hexdigest() == host.engine.hexdigest()
             return host.engine.hexdigest()
 
     digest = asyncio.run(live())
-    assert digest == stepped(entries)[0].hexdigest()
 
     async def again() -> str:
         async with Live(tmp_path / "state") as host:

@@ -264,6 +264,8 @@ class OrderChanged(Record, frozen=True, tag="order"):
     filled_lots: int
     state: str
     reason: str
+    shares: dict[int, int]
+    """Signed lots that it was sent for, by decision; fills are split by what is left of them."""
 
 
 class Filled(Record, frozen=True, tag="fill"):
@@ -296,6 +298,18 @@ class Crossed(Record, frozen=True, tag="cross"):
     mid_half_ticks: int
     lots: dict[int, int]
     """Signed, by decision; their sum is 0."""
+
+
+class HouseTook(Record, frozen=True, tag="house"):
+    """What a sleeve still held was too little to be ordered: the house took it for its value at the mid."""
+
+    decision: int
+    symbol: str
+    lots: int
+    """Signed."""
+    mid_half_ticks: int
+    value: int
+    """What the house paid for it, with the sign of the lots."""
 
 
 class FundingPaid(Record, frozen=True, tag="funding"):
@@ -360,6 +374,7 @@ AnyRecord = (
     | OrderChanged
     | Filled
     | Crossed
+    | HouseTook
     | FundingPaid
     | TradeClosed
     | OutsideFilled

@@ -11,7 +11,7 @@ import msgspec
 from alphapack.domain.market import Step
 from alphapack.domain.trading import ExecutionSettings, RouterSettings
 
-INPUT_VERSION = 1
+INPUT_VERSION = 2
 
 
 class Input(msgspec.Struct, frozen=True, array_like=True, tag_field="kind"):

@@ -281,7 +281,11 @@ class Position(msgspec.Struct, frozen=True):
     funding: int
     sleeves: int
     house: float
-    """What no decision ordered."""
+    """What no decision ordered, in base units."""
+    house_pnl: int | None
+    """Of the house."""
+    closed_pnl: int
+    """Of all trades that were closed."""
 
 
 class LimitUse(msgspec.Struct, frozen=True):
@@ -328,6 +332,8 @@ class Portfolio(msgspec.Struct, frozen=True):
     limits: list[LimitUse]
     markouts: list[MeanMarkout]
     open_orders: int
+    not_trading: str | None
+    """Why nothing can be traded now; null where something can."""
 
 
 class FillReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

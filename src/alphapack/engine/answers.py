@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from alphapack.domain import trading_readings as readings
-from alphapack.domain.market import NANOS_PER_MS, name_of
+from alphapack.domain.market import NANOS_PER_MS, Step, name_of
 from alphapack.domain.money import UNITS
 from alphapack.domain.trading import Fill, Order, side_of
 from alphapack.engine.engine import Engine
@@ -22,7 +22,7 @@ def sizing(engine: Engine, symbol: str | None) -> readings.Sizing:
     """Return every step of the newest sizing of a symbol, or of any. Raises ``Refused``."""
     one = engine.execution.sizing(symbol)
     if one is None:
-        raise Refused(_no_decision(engine))
+        raise Refused(_why_not(engine) or f"expected a decision, found none yet: one is made every {engine.settings.router.interval_s} s")
     return _sizing(one)
 
 
@@ -106,10 +106,12 @@ def portfolio(engine: Engine) -> readings.Portfolio:
         limits=_limits(engine, held, equity),
         markouts=_markouts(engine.execution.markouts()),
         open_orders=sum(order.is_open for order in engine.exchange.orders()),
+        not_trading=_why_not(engine),
     )
 
 
-def _no_decision(engine: Engine) -> str:
+def _why_not(engine: Engine) -> str | None:
+    """Return why nothing can be traded now."""
     if not engine.settings.execution.trade:
         return "expected trading on paper, found it switched off: set execution.trade"
     live = [symbol for symbol, _ in engine.microstructure.live()]
@@ -120,7 +122,7 @@ def _no_decision(engine: Engine) -> str:
     horizon_s = engine.settings.router.horizon_s
     if all(engine.known.forecast(symbol, -(-horizon_s // 60)) is None for symbol in tradable):
         return "expected a forecast of volatility to size by, found none yet: it needs candles; a recording's are loaded with --history"
-    return f"expected a decision, found none yet: one is made every {engine.settings.router.interval_s} s"
+    return None
 
 
 def _page(
@@ -165,18 +167,18 @@ def _order(engine: Engine, order: Order) -> readings.OrderReading:
         symbol=name_of(order.symbol),
         side=side_of(order.side),
         type=order.kind,
-        price=order.ticks * tick,
-        size=order.lots * lot,
-        filled=order.filled_lots * lot,
-        average_price=order.value / UNITS / (order.filled_lots * lot) if order.filled_lots else None,
+        price=tick.number(order.ticks),
+        size=lot.number(order.lots),
+        filled=lot.number(order.filled_lots),
+        average_price=order.value / UNITS / lot.number(order.filled_lots) if order.filled_lots else None,
         state=order.state,
         reason=order.reason,
-        queue_ahead=None if ahead is None else ahead * lot,
+        queue_ahead=None if ahead is None else lot.number(ahead),
         fees=order.fees,
         impact=order.impact,
         sent_ms=order.sent_ns // NANOS_PER_MS,
         ended_ms=order.ended_ns // NANOS_PER_MS if order.ended_ns else None,
-        decisions={str(decision): lots * lot for decision, lots in order.shares.items()},
+        decisions={str(decision): lot.number(lots) for decision, lots in order.shares.items()},
     )
 
 
@@ -188,35 +190,35 @@ def _fill(engine: Engine, fill: Fill) -> readings.FillReading:
         order_id=str(fill.order),
         symbol=name_of(fill.symbol),
         side=side_of(fill.side),
-        price=fill.ticks * tick,
-        size=fill.lots * lot,
+        price=tick.number(fill.ticks),
+        size=lot.number(fill.lots),
         maker=fill.maker,
         cause=fill.cause,
         ts_ms=fill.exchange_ns // NANOS_PER_MS,
         value=fill.value,
         fee=fill.fee,
         impact=fill.impact,
-        available=fill.available_lots * lot,
-        mid=fill.mid * tick / 2 if fill.mid is not None else None,
+        available=lot.number(fill.available_lots),
+        mid=tick.number(fill.mid) / 2 if fill.mid is not None else None,
         markouts_bps={str(horizon_s): marked.get(horizon_s) for horizon_s in HORIZONS_S},
     )
 
 
-def _steps(engine: Engine, symbol: str) -> tuple[float, float]:
-    """Return the sizes of tick and lot in which a symbol's orders are counted."""
+def _steps(engine: Engine, symbol: str) -> tuple[Step, Step]:
+    """Return tick and lot in which a symbol's orders are counted."""
     account = engine.execution.account(symbol)
     if account is not None:
-        return float(account.sleeves.tick.size), float(account.sleeves.lot.size)
+        return account.sleeves.tick, account.sleeves.lot
     found = engine.microstructure.market(symbol)
     assert found is not None and found[0].tick is not None and found[0].lot is not None, "orders are of symbols whose steps are known"
-    return float(found[0].tick.size), float(found[0].lot.size)
+    return found[0].tick, found[0].lot
 
 
 def _trade(engine: Engine, deal: Deal, sleeve: Sleeve) -> readings.TradeReading:
     decision = deal.decision
     account = engine.execution.account(decision.symbol)
     assert account is not None, "a deal has one"
-    lot = float(account.sleeves.lot.size)
+    lot = account.sleeves.lot
     known = account.mid_half_ticks is not None or not sleeve.lots
     return readings.TradeReading(
         trade_id=str(decision.id),
@@ -224,14 +226,14 @@ def _trade(engine: Engine, deal: Deal, sleeve: Sleeve) -> readings.TradeReading:
         symbol=name_of(decision.symbol),
         policy=decision.policy,
         state="open" if deal.sleeve is None else "closed",
-        size=deal.size_lots * lot,
-        position=sleeve.lots * lot,
+        size=lot.number(deal.size_lots),
+        position=lot.number(sleeve.lots),
         pnl=sleeve.cash + account.value(sleeve.lots) if known else None,
         fees=sleeve.fees,
         impact=sleeve.impact,
         funding=sleeve.funding,
         turnover=sleeve.turnover,
-        crossed=sleeve.crossed_lots * lot,
+        crossed=lot.number(sleeve.crossed_lots),
         opened_ms=sleeve.opened_ns // NANOS_PER_MS,
         closed_ms=sleeve.closed_ns // NANOS_PER_MS if sleeve.closed_ns is not None else None,
         probe=deal.probe,
@@ -239,13 +241,13 @@ def _trade(engine: Engine, deal: Deal, sleeve: Sleeve) -> readings.TradeReading:
 
 
 def _position(account: Account) -> readings.Position:
-    tick, lot = float(account.sleeves.tick.size), float(account.sleeves.lot.size)
-    size, mid = account.position_lots * lot, account.mid_half_ticks
+    tick, lot, house = account.sleeves.tick, account.sleeves.lot, account.sleeves.by_decision[HOUSE]
+    size, mid = lot.number(account.position_lots), account.mid_half_ticks
     return readings.Position(
         symbol=name_of(account.symbol),
         size=size,
         average_price=account.basis / UNITS / size if account.position_lots else None,
-        mid=mid * tick / 2 if mid is not None else None,
+        mid=tick.number(mid) / 2 if mid is not None else None,
         value=account.exposure if mid is not None else None,
         realised=account.realised,
         unrealised=account.unrealised if mid is not None else None,
@@ -254,7 +256,9 @@ def _position(account: Account) -> readings.Position:
         impact=account.impact,
         funding=account.funding,
         sleeves=len(account.sleeves.by_decision) - 1,
-        house=account.sleeves.by_decision[HOUSE].lots * lot,
+        house=lot.number(house.lots),
+        house_pnl=house.cash + account.value(house.lots) if mid is not None or not house.lots else None,
+        closed_pnl=account.sleeves.settled,
     )
 
 
@@ -332,10 +336,10 @@ def _leg(engine: Engine, deal: Deal, leg: Leg) -> readings.DecisionPlan:
     return readings.DecisionPlan(
         leg=leg.kind,
         ts_ms=leg.start_ns // NANOS_PER_MS,
-        size=leg.side * leg.lots * float(account.sleeves.lot.size),
+        size=account.sleeves.lot.number(leg.side * leg.lots),
         plan=_plan(symbol, leg.side, leg.plan.urgency, leg.horizon_s, leg.plan) if leg.plan is not None else None,
         costs=readings.Costs(
-            filled=analysis.lots * float(account.sleeves.lot.size),
+            filled=account.sleeves.lot.number(analysis.lots),
             average_price=analysis.average_price,
             arrival_mid=analysis.arrival_mid,
             market_vwap=analysis.market_vwap,

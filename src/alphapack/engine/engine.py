@@ -89,6 +89,12 @@ class Asked(msgspec.Struct, frozen=True, array_like=True):
     body: bytes
 
 
+class _Version(msgspec.Struct, array_like=True):
+    """The beginning of every state there ever was."""
+
+    version: int
+
+
 class _Saved(msgspec.Struct, array_like=True):
     version: int
     seq: int
@@ -154,6 +160,7 @@ class Engine:
             self.volatility,
             self.impacts,
             frozenset(codec.venue for codec in codecs if codec.spot),
+            lambda: self.execution.currency,
         )
         self.exchange = Exchange(self, known.market, known.terms, known.impact_of_lots)
         self.execution = Execution(self, self.exchange, known)
@@ -431,9 +438,10 @@ class Engine:
 
     def load(self, state: bytes) -> None:
         """Replace the whole state by what ``save`` returned."""
+        version = msgspec.msgpack.decode(state, type=_Version).version
+        if version != STATE_VERSION:
+            raise ValueError(f"expected a state of version {STATE_VERSION}, found {version}")
         saved = msgspec.msgpack.decode(state, type=_Saved)
-        if saved.version != STATE_VERSION:
-            raise ValueError(f"expected a state of version {STATE_VERSION}, found {saved.version}")
         self.seq, self.now_ns = saved.seq, saved.now_ns
         self.source_inputs, self.records_kept = saved.source_inputs, saved.records_kept
         self.configured = saved.settings is not None

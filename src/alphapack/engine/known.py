@@ -1,5 +1,7 @@
 """What trading asks about a symbol, answered from the services that know."""
 
+from collections.abc import Callable
+
 from alphapack.domain.context import Context
 from alphapack.domain.market import BookState, quote_of, venue_of
 from alphapack.domain.money import MONEY_MAX, UNITS
@@ -27,10 +29,12 @@ class Known:
         volatility: Volatility,
         impacts: Impacts,
         spot_venues: frozenset[str],
+        currency: Callable[[], str],
     ) -> None:
+        """``currency`` returns that of the portfolio."""
         self._ctx = ctx
         self._microstructure, self._candles, self._volatility, self._impacts = microstructure, candles, volatility, impacts
-        self._spot_venues = spot_venues
+        self._spot_venues, self._currency = spot_venues, currency
 
     def market(self, symbol: str) -> tuple[FeatureBook, BookState] | None:
         """Return a symbol's book and what is proven of it; None where there is none."""
@@ -45,8 +49,8 @@ class Known:
         refusal, least = "", stated.min_notional or 0.0
         if found[0].contract is not None:
             refusal = "an inverse contract, whose profit is in the coin, is not traded"
-        elif quote != settings.settlement:
-            refusal = f"it settles in {quote or 'what is not known'}, the portfolio in {settings.settlement}"
+        elif quote != self._currency():
+            refusal = f"it settles in {quote or 'what is not known'}, the portfolio in {self._currency()}"
         elif not 0.0 <= least * UNITS <= MONEY_MAX:
             refusal = f"its least order, {least}, is no sum of money"
         return Terms(
@@ -65,6 +69,11 @@ class Known:
     def tradable(self) -> list[str]:
         """Return the symbols with a LIVE book that takes orders, in order of name."""
         return [symbol for symbol, _ in self._microstructure.live() if (terms := self.terms(symbol)) is not None and not terms.refusal]
+
+    def taking_orders(self) -> list[str]:
+        """Return the symbols that take orders while their books are LIVE, whether these are now or not, in order of name."""
+        every = self._microstructure.symbols()
+        return [symbol for symbol in every if (terms := self.terms(symbol)) is not None and not terms.refusal]
 
     def features(self, symbol: str) -> dict[str, float]:
         """Return the features of a symbol now, as far as they are known."""

@@ -286,6 +286,8 @@ class Exchange:
         """Let an order, or what is left of it, meet the book; ``refused`` is what becomes of one that is not taken. Tell if it rests."""
         order.met_mid = mid_half_ticks(book)
         try:
+            if max(lots, ticks) > LOTS_MAX:  # Counted in steps that became finer meanwhile.
+                raise ValueError(f"expected lots and ticks of at most 2**52, found {lots} and {ticks}")
             self._check_sale(order, book, lots)
             matches = paper.place(
                 book,
@@ -448,6 +450,7 @@ class Exchange:
                 order.filled_lots,
                 order.state,
                 order.reason,
+                order.shares,
             )
         )
 

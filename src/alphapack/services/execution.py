@@ -5,6 +5,7 @@ opposite wants cross inside at the mid; the rest is ordered, at once where a pla
 A sleeve is to hold its size until its horizon and nothing from then on.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable
 from fractions import Fraction
@@ -13,10 +14,10 @@ from typing import Protocol
 import msgspec
 
 from alphapack.domain.context import Context
-from alphapack.domain.events import Crossed, FrameError, FundingPaid, FundingRate, OutsideFilled, Planned, Sized, TradeClosed
+from alphapack.domain.events import Crossed, FrameError, FundingPaid, FundingRate, HouseTook, OutsideFilled, Planned, Sized, TradeClosed
 from alphapack.domain.inputs import OutsideFill
 from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, BookState
-from alphapack.domain.money import MONEY_MAX, UNITS, worth, worth_at_half_ticks
+from alphapack.domain.money import MONEY_MAX, UNITS, split, worth, worth_at_half_ticks
 from alphapack.domain.trading import Decision, Fill, Order, OrderKind, Terms, side_of
 from alphapack.models import planner, sizing
 from alphapack.models.book import FeatureBook
@@ -35,14 +36,25 @@ REST_NS = 10 * NANOS_PER_S
 """How long an order rests before what is left of it is taken."""
 TAKE_BPS = 10.0
 """How far beyond the best price what is taken at once may go."""
+ENTRY_SHARE = 0.2
+"""Part of its time in which a sleeve is to come to its size: what comes in late would only be bought to be sold."""
 EXIT_S, EXIT_URGENCY = 30.0, 0.9
 FUNDING_RATE_MAX = Fraction(1, 10)
 """No venue takes more of a position's value at once."""
+FUNDING_AHEAD_MS = 2 * 86_400_000
+MARK_OFF_MAX = Fraction(1, 2)
+"""A mark further from the mid is not believed."""
 TRADES_KEPT = 300
 DECISIONS_KEPT = 2_000
 """Decisions of which an outside executor may report fills."""
-OUTSIDE_FILLS_MAX = 1_000
+OUTSIDE_FILLS_MAX = 100
 """Of one decision."""
+OUTSIDE_FILLS_IN_ALL = 20_000
+OUTSIDE_MAX = 1e12
+"""Price, size or fee beyond it is none."""
+OUTSIDE_EARLY_MS = 60_000
+"""How far the clock of an outside executor may be behind."""
+OUTSIDE = "outside"
 MARKOUT = "markout"
 MARKED_KEPT = 2_000
 YEAR_S = 31_536_000
@@ -81,6 +93,14 @@ class Deal(msgspec.Struct):
     """As it was when it closed."""
 
 
+class OutsideSide(msgspec.Struct):
+    """What an outside executor has reported of one decision on one side."""
+
+    size: float = 0.0
+    value: float = 0.0
+    last_ms: int = 0
+
+
 class Outside(msgspec.Struct):
     """What an outside executor has reported of one decision."""
 
@@ -88,6 +108,8 @@ class Outside(msgspec.Struct):
     """In base units."""
     fills: list[str] = []
     """Ids of the fills, the executor's own."""
+    sides: list[OutsideSide] = msgspec.field(default_factory=lambda: [OutsideSide(), OutsideSide()])
+    """Sold, bought."""
 
 
 class Recent(msgspec.Struct, frozen=True, array_like=True):
@@ -143,8 +165,8 @@ class Known(Protocol):
         """Tell whether it is owned rather than held long or short."""
         ...
 
-    def tradable(self) -> list[str]:
-        """Return the symbols that may be traded now."""
+    def taking_orders(self) -> list[str]:
+        """Return the symbols that take orders while their books are LIVE, whether these are now or not."""
         ...
 
     def features(self, symbol: str) -> dict[str, float]:
@@ -246,21 +268,24 @@ class Execution:
         portfolio, found, forecast = self.portfolio, self._live(symbol), self._known.forecast(symbol, -(-decision.horizon_s // 60))
         if portfolio is None or found is None or forecast is None:
             return
+        if symbol not in portfolio.accounts and len(portfolio.accounts) >= ACCOUNTS_MAX:
+            return
         book, terms, mid = found
         self._account(symbol, terms).mid_half_ticks = mid
+        account = portfolio.accounts[symbol]
         sized = self._size(decision, terms, mid, forecast)
         if sized is None:
             return
+        if sized.lots and len(account.sleeves.by_decision) > self._sleeves_max():
+            sized = _refused(sized, "sleeves before it are late to close: as many are open as may be")
+        elif sized.lots and not _is_countable(account, terms, mid, sized.lots):
+            sized = _refused(sized, "what it would come to is beyond what can be counted")
         self._sized[symbol], self._newest = sized, symbol
         self._ctx.emit(Sized(decision.id, symbol, msgspec.to_builtins(sized)))
         if not sized.lots:
             return
-        account = portfolio.accounts[symbol]
-        # What is late to close keeps others from opening.
-        if len(account.sleeves.by_decision) > self._sleeves_max() or not _is_countable(account, terms, mid, sized.lots):
-            return
         account.sleeves.open(decision.id, self._ctx.now_ns, sized.lots)
-        leg = self._leg(decision.id, symbol, "entry", sized.lots, decision.urgency, float(decision.horizon_s), book, mid)
+        leg = self._leg(decision.id, symbol, "entry", sized.lots, decision.urgency, max(1.0, ENTRY_SHARE * decision.horizon_s), book, mid)
         light = msgspec.structs.replace(decision, features={})  # The ledger has them.
         self._deals[decision.id] = Deal(light, sized.lots, self._ctx.now_ns + decision.horizon_s * NANOS_PER_S, sized.probe, [leg])
         self._step(symbol, account, book, mid)
@@ -299,7 +324,7 @@ class Execution:
             equity=portfolio.equity,
             lot_value=lot_value,
             lot=terms.lot,
-            sleeves_max=self._sleeves_max() * max(1, len(self._known.tradable())),
+            sleeves_max=min(sizing.SLEEVES_MAX, self._sleeves_max() * max(1, len(self._known.taking_orders()))),
             target_vol=settings.target_vol,
             kelly_fraction=settings.kelly_fraction,
             kelly_cap=settings.kelly_cap,
@@ -310,9 +335,9 @@ class Execution:
         )
 
     def _sleeves_max(self) -> int:
-        """Most sleeves of one symbol that decisions alone open at once."""
+        """Most sleeves of one symbol that are open at once: until their horizon, and while they close."""
         router = self._ctx.settings.router
-        return min(SLEEVES_MAX - 1, -(-router.horizon_s // router.interval_s))
+        return min(SLEEVES_MAX - 1, math.ceil((router.horizon_s + EXIT_S) / router.interval_s))
 
     def _account(self, symbol: str, terms: Terms) -> Account:
         assert self.portfolio is not None
@@ -329,9 +354,10 @@ class Execution:
         mid = _mid(found[0])
         if terms.refusal or mid is None:
             raise Refused(terms.refusal or "expected a book with two sides, found one of them empty")
-        lots = round(size / float(terms.lot.size))
-        if lots < 1:
-            raise ValueError(f"expected a size of at least one lot, {terms.lot}, found {size}")
+        exact = size / float(terms.lot.size)
+        if not 0.5 <= exact <= LOTS_MAX:
+            raise ValueError(f"expected a size from one lot, {terms.lot}, to 2**52 of them, found {size}")
+        lots = max(1, round(exact))
         return self._plan(symbol, side, lots, urgency, horizon_s, found[0], terms, mid)
 
     def _plan(self, symbol: str, side: int, lots: int, urgency: float, horizon_s: float, book: FeatureBook, terms: Terms, mid: int) -> Plan:
@@ -397,6 +423,11 @@ class Execution:
             )
         return leg
 
+    @property
+    def currency(self) -> str:
+        """The currency of all money: that of the first start, for what is held must be paid back in it."""
+        return self.portfolio.currency if self.portfolio is not None else self._ctx.settings.execution.settlement
+
     def account(self, symbol: str) -> Account | None:
         """Return a symbol's account; None where nothing was ever decided about it."""
         return self.portfolio.accounts.get(symbol) if self.portfolio is not None else None
@@ -404,8 +435,7 @@ class Execution:
     def _terms(self, symbol: str) -> Terms | None:
         """Return the terms of a symbol that takes orders now, in the steps in which its account is kept."""
         terms, account = self._known.terms(symbol), self.account(symbol)
-        kept_in = self.portfolio.currency if self.portfolio is not None else None
-        if terms is None or terms.refusal or kept_in != self._ctx.settings.execution.settlement:
+        if terms is None or terms.refusal:
             return None
         same = account is None or (terms.tick, terms.lot) == (account.sleeves.tick, account.sleeves.lot)
         return terms if same else None
@@ -422,13 +452,17 @@ class Execution:
         if argument == MARKOUT:
             self._take_markouts()
             return
+        if argument.startswith(OUTSIDE):
+            self._learn_outside(int(argument.removeprefix(OUTSIDE)))
+            return
         self._wait()
         phase = self._ctx.now_ns // STEP_NS % PHASES
         for place, (symbol, account) in enumerate(portfolio.accounts.items()):
             if place % PHASES != phase:
                 continue
             found = self._live(symbol)
-            if found is None:
+            if found is None:  # Nobody knows what its orders rest in.
+                self._call_back(symbol)
                 continue
             book, _, mid = found
             portfolio.mark(symbol, mid)
@@ -454,7 +488,7 @@ class Execution:
                     self._deals[share.decision].legs[-1].fills.append(LegFill.crossed(share, mid))
         self._order(symbol, account, terms, book, mid, late)
         for sleeve in sleeves.closed(self._ctx.now_ns):
-            self._close(symbol, sleeve)
+            self._close(symbol, sleeve, book, mid)
 
     def _pace(self, deal: Deal, sleeve: Sleeve, symbol: str, book: FeatureBook, mid: int, late: set[int]) -> None:
         """Set what a sleeve is to hold now by its plan, and say whether it is late."""
@@ -465,7 +499,7 @@ class Execution:
             entry = deal.legs[-1]
             if sleeve.size_lots:
                 sleeves.expire(sleeve.decision)
-                entry.horizon_mid, entry.end_flow = mid, flow_of(book)
+                entry.horizon_mid, entry.end_flow = mid, entry.end_flow or flow_of(book)
             if sleeve.working_lots:  # What is on its way comes home first.
                 sleeve.target_lots = sleeve.lots + sleeve.working_lots
                 self._call_back(symbol, sleeve.decision)
@@ -480,6 +514,8 @@ class Execution:
         target = leg.from_lots + leg.side * due
         sleeves.set_target(sleeve.decision, target)
         done = abs(sleeve.lots - leg.from_lots)
+        if done == leg.lots and leg.end_flow is None:
+            leg.end_flow = flow_of(book)
         if leg.plan is None or leg.plan.aggressive or self._due(leg, elapsed_ns - REST_NS) > done:
             late.add(sleeve.decision)
 
@@ -489,17 +525,16 @@ class Execution:
             return 0
         return leg.lots if leg.plan is None else planner.due(leg.plan, elapsed_ns / NANOS_PER_S)
 
-    def _call_back(self, symbol: str, decision: int) -> None:
-        """Have the orders that work for a decision cancelled."""
+    def _call_back(self, symbol: str, decision: int | None = None) -> None:
+        """Have the orders of a symbol cancelled: those that work for a decision, or all."""
         for order in self._orders.open_orders(symbol):
-            if decision in order.shares:
+            if decision is None or decision in order.shares:
                 self._orders.cancel(order.id)
 
     def call_back_all(self) -> None:
         """Have every open order cancelled."""
         for symbol in self.portfolio.accounts if self.portfolio is not None else ():
-            for order in self._orders.open_orders(symbol):
-                self._orders.cancel(order.id)
+            self._call_back(symbol)
 
     def _order(self, symbol: str, account: Account, terms: Terms, book: FeatureBook, mid: int, late: set[int]) -> None:
         """Order what the sleeves lack, and keep the orders that rest where they should be."""
@@ -529,11 +564,13 @@ class Execution:
         groups: dict[OrderKind, dict[int, int]] = {"immediate": {}, "post_only": {}}
         for decision, lots in net.items():
             groups["immediate" if decision in late else "post_only"][decision] = lots
-        if any(shares and is_too_little(kind, shares) for kind, shares in groups.items()):
-            groups = {"immediate": net}
-            if is_too_little("immediate", net):
-                self._sweep(account, net, mid)
-                return
+        enough = {kind: shares for kind, shares in groups.items() if shares and not is_too_little(kind, shares)}
+        if not enough and not is_too_little("immediate", net):
+            enough = {"immediate": net}
+        if not enough:
+            self._sweep(account, net, mid)
+            return
+        groups = enough
         for kind, shares in groups.items():
             if shares:
                 self._send(symbol, account, side, limits[kind], kind, shares)
@@ -541,6 +578,10 @@ class Execution:
     def _send(self, symbol: str, account: Account, side: int, ticks: int, kind: OrderKind, shares: dict[int, int]) -> None:
         if len(account.sleeves.orders) >= ORDERS_MAX:
             return
+        wanted = abs(sum(shares.values()))
+        if wanted > LOTS_MAX:  # The rest follows the next second.
+            parts = split(side * LOTS_MAX, [abs(lots) for lots in shares.values()])
+            shares = {decision: lots for decision, lots in zip(shares, parts, strict=True) if lots}
         self._orders_n += 1
         try:
             order = self._orders.submit(f"e{self._orders_n}", symbol, side, abs(sum(shares.values())), ticks, kind, shares)
@@ -557,7 +598,8 @@ class Execution:
                 continue
             leg = deal.legs[-1]
             if leg.kind == "exit" and self._due(leg, self._ctx.now_ns - leg.start_ns) == leg.lots:
-                account.sleeves.move_to_house(decision, mid)
+                value, lots = account.value(sleeve.lots), account.sleeves.move_to_house(decision, mid)
+                self._ctx.emit(HouseTook(decision, deal.decision.symbol, lots, mid, value))
 
     # What comes of it
 
@@ -608,12 +650,19 @@ class Execution:
 
         The rate and mark of a payment are the last that were told before it. Raises ``FrameError`` for what is no such rate.
         """
-        rate, mark = Fraction(event.rate), Fraction(event.mark)
+        rate, mark, now_ms = Fraction(event.rate), Fraction(event.mark), event.venue_ns // NANOS_PER_MS
         if abs(rate) > FUNDING_RATE_MAX or not mark:
             raise FrameError(f"expected a funding rate within {FUNDING_RATE_MAX} and a mark above 0, found {event.rate} and {event.mark}")
+        if event.next_ms > now_ms + FUNDING_AHEAD_MS:
+            raise FrameError(f"expected a funding time within {FUNDING_AHEAD_MS} ms of {now_ms}, found {event.next_ms}")
         account, before = self.account(event.symbol), self._funding.get(event.symbol)
-        if before is not None and before.next_ms < event.next_ms and before.next_ms <= event.venue_ns // NANOS_PER_MS:
-            if account is not None and account.position_lots and self.portfolio is not None:
+        if account is not None and account.mid_half_ticks is not None:
+            mid = account.mid_half_ticks * account.sleeves.tick.size / 2
+            if abs(mark - mid) > MARK_OFF_MAX * mid:
+                raise FrameError(f"expected a mark within {MARK_OFF_MAX} of the mid, {float(mid)}, found {event.mark}")
+        if before is not None and before.next_ms < event.next_ms and before.next_ms <= now_ms:
+            held = account is not None and any(sleeve.lots for sleeve in account.sleeves.by_decision.values())
+            if account is not None and held and self.portfolio is not None:
                 paid = self.portfolio.fund(event.symbol, Fraction(before.rate), Fraction(before.mark))
                 self._ctx.emit(FundingPaid(event.symbol, account.position_lots, before.mark, before.rate, before.next_ms, paid))
         elif before is not None and before.next_ms > event.next_ms:
@@ -626,21 +675,44 @@ class Execution:
         recent = self._recent.get(entry.decision)
         if recent is None or self.is_reported(entry.decision, entry.client_fill_id):
             return
-        outside = self._outside.setdefault(entry.decision, Outside())
+        if not self.is_believable(entry.decision, entry.price, entry.size, entry.fee, entry.venue_ms):
+            return
+        if entry.decision not in self._outside:
+            self._outside[entry.decision] = Outside()
+            self._ctx.after(self._ctx.settings.router.horizon_s * NANOS_PER_S, TIMER, f"{OUTSIDE} {entry.decision}")
+        outside = self._outside[entry.decision]
         outside.fills.append(entry.client_fill_id)
         outside.position += entry.size
+        side = outside.sides[entry.size > 0.0]
+        side.size, side.value = side.size + abs(entry.size), side.value + abs(entry.size) * entry.price
+        side.last_ms = max(side.last_ms, entry.venue_ms)
         self._ctx.emit(
             OutsideFilled(entry.decision, entry.client_fill_id, recent.symbol, entry.price, entry.size, entry.fee, entry.venue_ms)
         )
-        adv = self._known.adv(recent.symbol)
-        if adv is not None and recent.mid > 0.0:
-            side = 1.0 if entry.size > 0.0 else -1.0
-            cost_bps = side * 1e4 * (entry.price / recent.mid - 1.0) - recent.half_spread_bps
-            self.reported(recent.symbol, abs(entry.size) / adv, cost_bps, max(0.0, (entry.venue_ms - recent.ts_ms) / 1e3))
 
-    def _close(self, symbol: str, sleeve: Sleeve) -> None:
+    def is_believable(self, decision: int, price: float, size: float, fee: float, venue_ms: int) -> bool:
+        """Tell whether a fill outside can be one of a decision: not from before it, near its mid, of a size that can be added up."""
+        recent = self._recent[decision]
+        near = recent.mid <= 0.0 or abs(price / recent.mid - 1.0) <= MARK_OFF_MAX
+        return near and max(price, abs(size), abs(fee)) <= OUTSIDE_MAX and venue_ms >= recent.ts_ms - OUTSIDE_EARLY_MS
+
+    def _learn_outside(self, decision: int) -> None:
+        """Teach what a decision has cost outside, all its fills of a side together: one execution."""
+        recent, outside = self._recent.get(decision), self._outside.get(decision)
+        adv = self._known.adv(recent.symbol) if recent is not None else None
+        if recent is None or outside is None or adv is None or recent.mid <= 0.0:
+            return
+        for sign, side in zip((-1.0, 1.0), outside.sides, strict=True):
+            if side.size > 0.0:
+                cost_bps = sign * 1e4 * (side.value / side.size / recent.mid - 1.0) - recent.half_spread_bps
+                self.reported(recent.symbol, side.size / adv, cost_bps, max(0.0, (side.last_ms - recent.ts_ms) / 1e3))
+
+    def _close(self, symbol: str, sleeve: Sleeve, book: FeatureBook, mid: int) -> None:
         deal = self._deals.pop(sleeve.decision)
         deal.sleeve = sleeve
+        for leg in deal.legs:
+            leg.end_flow = leg.end_flow or flow_of(book)
+            leg.horizon_mid = leg.horizon_mid or mid
         if not sleeve.is_trade:
             return
         self._done.append(deal)
@@ -689,6 +761,10 @@ class Execution:
     def outside(self, decision: int) -> Outside:
         """Return what was reported of a decision."""
         return self._outside.get(decision) or Outside()
+
+    def outside_fills(self) -> int:
+        """Return how many reported fills are kept."""
+        return sum(len(outside.fills) for outside in self._outside.values())
 
     def markouts(self) -> Markouts:
         """Return the mean markouts of all fills."""
@@ -750,10 +826,18 @@ def _refine(deal: Deal, by_price: int, by_lot: int) -> None:
         leg.from_lots *= by_lot
         leg.decision_mid *= by_price
         leg.horizon_mid = None if leg.horizon_mid is None else leg.horizon_mid * by_price
-        leg.plan = None if leg.plan is None else planner.refined(leg.plan, by_lot)
+        try:
+            leg.plan = None if leg.plan is None else planner.refined(leg.plan, by_lot)
+        except ValueError:  # More lots than can be planned: what is left is taken at once.
+            leg.plan = None
         leg.flow = leg.flow[0] * by_lot, leg.flow[1] * by_price * by_lot
         leg.end_flow = None if leg.end_flow is None else (leg.end_flow[0] * by_lot, leg.end_flow[1] * by_price * by_lot)
         leg.fills = [fill.refined(by_price, by_lot) for fill in leg.fills]
+
+
+def _refused(sized: Sizing, reason: str) -> Sizing:
+    """Return a sizing that comes to nothing."""
+    return msgspec.structs.replace(sized, lots=0, size=0.0, probe=False, reason=reason)
 
 
 def _mid(book: FeatureBook) -> int | None:

@@ -36,7 +36,15 @@ BLOCK_BYTES = 4 << 20
 RECORD_BYTES_MAX = 256 << 20
 PROBE_BYTES = 256 << 10
 
-UPCASTERS: dict[int, Callable[[list[Any]], list[Any]]] = {}
+
+def _without_trading(record: list[Any]) -> list[Any]:
+    """Settings that say nothing of trading are of a time when nothing was traded, and a replay must do the same."""
+    if record[0] == "configure":
+        record[3].setdefault("execution", {"trade": False})
+    return record
+
+
+UPCASTERS: dict[int, Callable[[list[Any]], list[Any]]] = {1: _without_trading}
 """By stored input version: one record as plain msgpack values, to the same record of the next version."""
 
 _MAGIC = b"alphapack-journal "

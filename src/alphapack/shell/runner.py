@@ -54,7 +54,7 @@ from alphapack.engine.ports import (
 )
 from alphapack.models import chain
 from alphapack.models.cascade import NotEnough
-from alphapack.services.execution import DECISIONS_KEPT, OUTSIDE_FILLS_MAX, Refused
+from alphapack.services.execution import DECISIONS_KEPT, OUTSIDE_FILLS_IN_ALL, OUTSIDE_FILLS_MAX, Refused
 from alphapack.services.options import BASES_MAX, NoSmile, taken
 from alphapack.shell.clock import Clock, carried_on
 from alphapack.shell.committer import Committer, Put
@@ -694,7 +694,8 @@ class Runner:
         try:
             return answers.plan(self.engine, symbol, request)
         except Refused as error:
-            raise NoData(str(error)) from None
+            load = "; a recording is served: --history FILE loads the candles before it" if self.clock is None else ""
+            raise NoData(f"{error}{load}") from None
         except ValueError as error:
             raise Invalid(str(error)) from None
 
@@ -737,6 +738,13 @@ class Runner:
             raise UnknownDecision(f"expected a decision of the last {DECISIONS_KEPT:,}, found {report.decision_id!r}")
         if execution.is_reported(decision, report.client_fill_id):
             raise AlreadyReported(f"expected a fill that was not reported before, found {report.client_fill_id!r} of decision {decision}")
+        if not execution.is_believable(decision, report.price, report.size, report.fee, report.ts_ms):
+            raise Invalid(
+                "expected a fill of the decision: a price within half of its mid, a ts_ms not before it, numbers up to 1e12, "
+                f"found price {report.price:g}, size {report.size:g}, fee {report.fee:g}, ts_ms {report.ts_ms}"
+            )
+        if execution.outside_fills() >= OUTSIDE_FILLS_IN_ALL:
+            raise Busy(f"expected at most {OUTSIDE_FILLS_IN_ALL:,} reported fills of the decisions that are kept, found as many")
         if len(execution.outside(decision).fills) >= OUTSIDE_FILLS_MAX:
             raise Invalid(f"expected at most {OUTSIDE_FILLS_MAX:,} fills of a decision, found one more")
         entry = OutsideFill(
