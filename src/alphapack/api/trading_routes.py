@@ -31,7 +31,7 @@ from alphapack.domain.trading_readings import (
 from alphapack.engine.ports import Host, IngestRefused, NoData, ReportRefused
 
 ROWS_MAX, ROWS_DEFAULT = 500, 100
-HORIZON_S_MAX = 604_800
+HORIZON_S_MAX = 86_400
 """A week, as of the forecasts of volatility."""
 ID_LENGTH_MAX = 64
 ORDER_STATES: tuple[str, ...] = ("open", *get_args(OrderState))
@@ -67,7 +67,7 @@ async def simulate(request: AnyRequest, data: JSONBody[SimulateRequest]) -> Enco
     _require(
         ("size", 0.0 < data.size < math.inf, "base units above 0", data.size),
         ("urgency", 0.0 <= data.urgency <= 1.0, "0 to 1", data.urgency),
-        ("horizon_s", 0.0 < data.horizon_s <= HORIZON_S_MAX, f"seconds above 0, at most {HORIZON_S_MAX}", data.horizon_s),
+        ("horizon_s", 1.0 <= data.horizon_s <= HORIZON_S_MAX, f"seconds from 1 to {HORIZON_S_MAX}", data.horizon_s),
     )
     host = host_of(request)
     name = resolved(host, data.symbol)
