@@ -166,7 +166,7 @@ def test_execution_planner_levels_that_cannot_be_remembered_are_not_taken() -> N
     state[k.TAKEN : k.FIRST : k.TAKEN_WIDTH] = -(1 << 40)
     at = k.insert(1_000, state)
     state[at + k.KEY], state[at + k.LEFT] = 1_000, 50
-    assert k.sweep(at, 0, levels, state, work) == 2
+    assert k.sweep(at, 0, np.zeros(m.MARKS, np.int64), levels, state, work) == 2
     assert (state[at + k.LEFT], state[k.TAKEN_N]) == (48, k.TAKEN_MAX)
 
 

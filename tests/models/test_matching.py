@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import islice
@@ -17,7 +18,8 @@ from alphapack.domain.market import BookState, Step
 from alphapack.domain.trading import Queue
 from alphapack.kernels import book as b
 from alphapack.kernels import matching as k
-from alphapack.models.book import FeatureBook
+from alphapack.kernels import wire
+from alphapack.models.book import DEPTH, TAKEN, FeatureBook
 from alphapack.models.matching import ORDERS_MAX, Match, PaperBook, Refused, Resting
 
 MS = 1_000_000
@@ -29,6 +31,8 @@ UNITS = Step(1, 0)
 
 class Desk:
     """A real book in whole ticks and lots, and paper books that follow it, a millisecond a message."""
+
+    update = 0
 
     def __init__(self, *queues: Queue, bids: dict[int, int] | None = None, asks: dict[int, int] | None = None) -> None:
         self.book = FeatureBook(UNITS, UNITS, None)
@@ -48,15 +52,36 @@ class Desk:
 
     def show(self, key: int, lots: int, after_ms: int = 1) -> list[Match]:
         """Let a level show so many lots."""
-        bids, asks = ({key: lots}, {}) if key > 0 else ({}, {-key: lots})
+        return self.depth({key: lots}, after_ms)
+
+    def depth(self, levels: dict[int, int], after_ms: int = 1) -> list[Match]:
+        """Let a depth message come, as the general decoder takes it."""
         self.ns += after_ms * MS
-        self.book.diff(self.ns, quoted(bids), quoted(asks))
+        self.update += 1
+        self.book.count(DEPTH)
+        self.book.diff(self.ns, *(quoted({abs(key): lots for key, lots in levels.items() if key * side > 0}) for side in (1, -1)))
+        self.book.last_update = self.update
         return self.follow()
 
     def trade(self, key: int, lots: int, after_ms: int = 1) -> list[Match]:
         """Print a trade that hits a level."""
+        self.print(key, lots, after_ms)
+        return self.follow()
+
+    def print(self, key: int, lots: int, after_ms: int = 1) -> None:
+        """Print a trade that nobody follows yet."""
         self.ns += after_ms * MS
         self.book.trade(self.ns, b"%d" % abs(key), b"%d" % lots, buyer_is_taker=key < 0)
+
+    def miss(self, key: int, lots: int, after_ms: int = 1) -> None:
+        """Print a trade while the book is not proven."""
+        self.print(key, lots, after_ms)
+        for paper in self.papers:
+            paper.pass_over(self.book)
+
+    def pause(self, after_ms: int) -> list[Match]:
+        """Let a message come that says nothing, and rolls nothing: a ticker."""
+        self.ns += after_ms * MS
         return self.follow()
 
     def follow(self) -> list[Match]:
@@ -165,6 +190,7 @@ def test_execution_planner_a_print_and_the_fall_it_causes_advance_the_queue_once
 def test_execution_planner_models_differ_on_a_fall_that_no_print_explains() -> None:
     desk = Desk(*QUEUES)
     desk.place(1, 100, 5)
+    desk.depth({})
     desk.show(100, 20)
     desk.show(100, 14)
     assert desk.ahead(1) == [10, 7, 7, 4], "half of the six is before it where 10 are before and 10 behind"
@@ -177,6 +203,7 @@ def test_execution_planner_models_differ_on_a_fall_that_no_print_explains() -> N
 def test_execution_planner_a_fall_that_a_print_explains_later_advances_the_queue_by_the_print_alone() -> None:
     desk = Desk(*QUEUES)
     desk.place(1, 100, 5)
+    desk.depth({})
     desk.show(100, 20)
     desk.show(100, 14)
     desk.trade(100, 6)
@@ -187,17 +214,23 @@ def test_execution_planner_a_fall_that_a_print_explains_later_advances_the_queue
 
 def test_execution_planner_the_life_of_a_resting_order_is_that_of_the_document() -> None:
     desk = Desk("risk_averse", "optimistic")
-    desk.place(1, 100, 4)
-    desk.show(100, 20)
-    desk.show(100, 14)
-    assert desk.ahead(1) == [10, 4]
-    assert desk.trade(100, 6) == []
-    assert desk.ahead(1) == [4, 4]
-    assert fills(desk.trade(100, 5)) == [(1, 100, 1, "printed")]
-    assert desk.show(100, 9) == []
-    assert fills(desk.trade(99, 2)) == [(1, 100, 2, "through")]
-    assert show(desk, -100, 8, 1) == [Match(1, 100, 1, True, "crossed", 100, 8, 8)]
-    assert fills(desk.place(2, 100, 9, immediate=True)) == [(2, 100, 7, "swept")]
+    steps: tuple[tuple[Callable[[], object], list[int], list[int]], ...] = (
+        (lambda: desk.place(1, 100, 4), [10, 10], [4, 4]),
+        (lambda: desk.show(100, 12), [12, 10], [4, 4]),
+        (lambda: desk.show(100, 22), [12, 10], [4, 4]),
+        (lambda: desk.show(100, 16), [12, 4], [4, 4]),
+        (lambda: desk.trade(100, 6), [6, 4], [4, 4]),
+        (lambda: desk.trade(100, 5), [1, 0], [4, 3]),
+        (lambda: desk.show(100, 11), [1, 0], [4, 3]),
+        (lambda: desk.trade(99, 2), [0, 0], [2, 1]),
+    )
+    for step, ahead, left in steps:
+        step()
+        assert (desk.ahead(1), [paper.left(1) for paper in desk.papers]) == (ahead, left)
+    assert show(desk, -100, 8, 1) == [Match(1, 100, 2, True, "crossed", 100, 8, 8)]
+    assert [len(paper) for paper in desk.papers] == [0, 0]
+    taken = [paper.place(desk.book, desk.ns, 2, 100, 9, immediate=True) for paper in desk.papers]
+    assert [fills(one) for one in taken] == [[(2, 100, 6, "swept")], [(2, 100, 7, "swept")]]
 
 
 def test_execution_planner_a_quarter_of_a_second_later_a_fall_is_not_the_prints() -> None:
@@ -213,6 +246,7 @@ def test_execution_planner_a_quarter_of_a_second_later_a_fall_is_not_the_prints(
 def test_execution_planner_own_orders_at_a_price_share_no_print() -> None:
     desk = Desk()
     desk.place(1, 100, 4)
+    desk.depth({})
     desk.show(100, 13)
     desk.place(2, 100, 9)
     assert desk.ahead(2) == [13]
@@ -259,11 +293,140 @@ def test_execution_planner_refused_orders_change_nothing() -> None:
     assert desk.place(2, -101, 4, post_only=True) == []
 
 
-def test_execution_planner_a_post_only_order_may_rest_where_all_is_taken() -> None:
+def test_execution_planner_a_post_only_order_is_refused_by_whatever_is_displayed() -> None:
     desk = Desk()
-    desk.place(1, 102, 10, immediate=True)
-    assert desk.place(2, 102, 5, post_only=True) == []
-    assert fills(desk.show(-102, 12)) == [(2, 102, 2, "crossed")]
+    desk.place(1, 102, 6, immediate=True)
+    desk.trade(-102, 4)
+    assert desk.place(2, 102, 5, immediate=True) == [], "six are ours, four were printed"
+    with pytest.raises(Refused, match="it would match at once"):
+        desk.place(3, 102, 5, post_only=True)
+    desk.show(-102, 0)
+    assert desk.place(3, 102, 5, post_only=True) == []
+    assert fills(desk.show(-102, 2)) == [(3, 102, 2, "crossed")]
+
+
+# What the tape says is gone
+
+
+def test_execution_planner_what_was_printed_is_not_there_to_take_though_it_is_displayed() -> None:
+    desk = Desk(asks={1001: 100, 1002: 30})
+    desk.trade(-1001, 100)
+    desk.ns += 50 * MS
+    assert desk.place(1, 1001, 100, immediate=True) == []
+    assert desk.place(2, 1002, 100, immediate=True) == [Match(2, 1002, 30, False, "swept", 1002, 30, 30)]
+
+
+def test_execution_planner_ours_and_what_was_printed_are_both_gone_until_the_level_tells() -> None:
+    desk = Desk(asks={102: 100})
+    desk.place(1, 102, 30, immediate=True)
+    desk.trade(-102, 45)
+    desk.trade(-102, 5)
+    desk.trade(102, 7)
+    assert desk.place(2, 102, 99, immediate=True) == [Match(2, 102, 20, False, "swept", 102, 100, 20)]
+    assert desk.place(3, 102, 99, immediate=True) == []
+    desk.show(-102, 60)
+    assert fills(desk.place(4, 102, 99, immediate=True)) == [(4, 102, 10, "swept")], "50 of the 60 are ours, and the prints are told"
+
+
+def test_execution_planner_a_print_without_a_fall_is_believed_for_a_quarter_of_a_second() -> None:
+    for after_ms, taken in ((249, 4), (250, 10)):
+        desk = Desk()
+        desk.trade(-102, 6)
+        desk.ns += after_ms * MS
+        assert fills(desk.place(1, 102, 99, immediate=True)) == [(1, 102, taken, "swept")]
+
+
+def test_execution_planner_prints_before_a_book_began_anew_are_nothing_of_it() -> None:
+    desk = Desk()
+    desk.trade(-102, 6)
+    desk.book.start(desk.ns)
+    desk.trade(100, 1)
+    assert fills(desk.place(1, 102, 99, immediate=True)) == [(1, 102, 10, "swept")]
+
+
+def test_execution_planner_prints_are_deducted_in_finer_steps_too() -> None:
+    desk = Desk()
+    desk.trade(-102, 6)
+    desk.book.refine([Decimal("0.1")], [Decimal("0.01")])
+    assert fills(desk.place(1, 1_020, 9_900, immediate=True)) == [(1, 1_020, 400, "swept")]
+
+
+def test_execution_planner_quotes_that_are_printed_away_do_not_come_to_an_order() -> None:
+    desk = Desk()
+    desk.trade(-102, 6)
+    desk.place(1, 102, 12)
+    assert desk.paper.left(1) == 8, "four of ten"
+    assert desk.pause(100) == []
+    assert desk.pause(150) == [Match(1, 102, 6, True, "crossed", 102, 10, 6)], "after a quarter of a second they are quotes like any"
+
+
+# What nobody could follow
+
+
+def test_execution_planner_a_print_that_was_passed_over_never_fills() -> None:
+    desk = Desk(*QUEUES)
+    desk.place(1, 100, 5)
+    desk.miss(99, 50)
+    desk.miss(100, 50)
+    assert desk.pause(1) == desk.show(100, 8) == []
+    assert desk.ahead(1) == [8, 8, 8, 8], "a fall that nobody was told the reason of"
+    assert desk.trade(99, 2) == [Match(1, 100, 2, True, "through", 99, 2, 2)], "the next one is a print like any"
+
+
+def test_execution_planner_a_saved_book_knows_what_was_passed_over() -> None:
+    desk = Desk()
+    desk.place(1, 100, 5)
+    desk.miss(99, 50)
+    other = PaperBook()
+    other.load(desk.paper.save())
+    assert other.on_message(desk.book, desk.ns) == []
+
+
+# What was added before an order came
+
+
+def test_execution_planner_what_the_first_depth_message_adds_stands_before_a_risk_averse_order() -> None:
+    desk = Desk(*QUEUES)
+    desk.place(1, 100, 5)
+    assert desk.trade(100, 3) == []
+    assert desk.ahead(1) == [7, 7, 7, 7]
+    desk.show(100, 14)
+    assert desk.ahead(1) == [11, 7, 7, 7], "four more are displayed, and may have come before it"
+    desk.show(100, 20)
+    assert desk.ahead(1) == [11, 7, 7, 7], "these came after it"
+    desk.place(2, 100, 5)
+    desk.show(100, 22)
+    assert (desk.ahead(1)[0], desk.ahead(2)[0]) == (11, 22), "each order has a first one of its own"
+    assert fills(desk.trade(100, 12)) == [(1, 100, 1, "printed")]
+
+
+def test_execution_planner_a_first_depth_message_of_other_levels_says_that_nothing_was_added() -> None:
+    desk = Desk()
+    desk.place(1, 100, 5)
+    desk.show(-103, 7)
+    desk.show(100, 14)
+    assert desk.ahead(1) == [10]
+    desk.place(2, 100, 5)
+    desk.show(100, 12)
+    desk.show(100, 20)
+    assert desk.ahead(2) == [12], "nor does one that shows a fall"
+
+
+def test_execution_planner_the_first_depth_message_is_the_same_in_a_frame() -> None:
+    for by_frame in (True, False):
+        desk = Desk()
+        desk.book.listen("BTCUSDT", wire.BINANCE_SPOT)
+        desk.book.live = True
+        desk.show(100, 12)
+        desk.place(1, 100, 5)
+        for update, lots in ((2, 15), (3, 19)):
+            if by_frame:
+                head = b'{"e":"depthUpdate","E":1,"s":"BTCUSDT","U":%d,"u":%d,' % (update, update)
+                assert desk.book.frame(desk.ns, head + b'"b":[["100","%d"]],"a":[]}' % lots) == TAKEN
+                desk.follow()
+            else:
+                desk.show(100, lots)
+            assert desk.ahead(1) == [15]
 
 
 def test_execution_planner_a_book_of_orders_grows_and_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,6 +505,25 @@ class Shown:
         return [key for head in heads for key in head[b.KEYS : b.KEYS + head[b.TOP_N]].tolist()]
 
 
+class Tape:
+    """Prints of the last quarter of a second whose levels have not changed since, kept as a list of all of them."""
+
+    def __init__(self, shown: Shown) -> None:
+        self.shown = shown
+        self.prints: list[tuple[int, int, int, int]] = []
+        """Time, key, lots, and what the level showed then."""
+
+    def take(self, ns: int, trade: tuple[int, int] | None) -> None:
+        """Take a message: a trade, or a change of levels."""
+        self.prints = [one for one in self.prints if self.shown[one[1]] == one[3]]
+        if trade is not None:
+            self.prints.append((ns, *trade, self.shown[trade[0]]))
+
+    def __call__(self, ns: int, key: int) -> int:
+        """Return the lots printed at a level that it may go on displaying."""
+        return sum(lots for at, level, lots, _ in self.prints if level == key and ns - at < 250 * MS)
+
+
 @dataclass
 class Kept:
     """An order of the twin, with all that its level ever showed and printed."""
@@ -350,6 +532,7 @@ class Kept:
     key: int
     left: int
     joined: int
+    update: int
     owed: int = 0
     history: list[tuple[int, str, int]] = field(default_factory=list)
 
@@ -358,7 +541,7 @@ class Twin:
     """The rules again, told from the whole history of an order each time."""
 
     def __init__(self, queue: Queue, shown: Shown) -> None:
-        self.queue, self.shown = queue, shown
+        self.queue, self.shown, self.tape = queue, shown, Tape(shown)
         self.orders: list[Kept] = []
         self.taken: dict[int, int] = {}
 
@@ -376,6 +559,8 @@ class Twin:
                 ahead = 0
             else:
                 fall, shown = shown - lots, lots
+                if kind == "first" and self.queue == "risk_averse":
+                    ahead += max(0, -fall)
                 if fall > 0:
                     cancelled = fall - use(prints, fall)
                     cut = self.cut(ahead, lots + cancelled - ahead, cancelled)
@@ -395,26 +580,27 @@ class Twin:
     def forget(self) -> None:
         self.taken = {key: min(taken, self.shown[key]) for key, taken in self.taken.items()}
 
-    def sweep(self, kept: Kept, rests: bool) -> list[Fill]:
+    def sweep(self, ns: int, kept: Kept, rests: bool) -> list[Fill]:
         found = []
         for key in sorted((key for key in self.shown.best() if (key > 0) != (kept.key > 0) and key >= -kept.key), reverse=True):
-            part = min(kept.left, self.shown[key] - self.taken.get(key, 0))
+            part = min(kept.left, self.shown[key] - self.taken.get(key, 0) - self.tape(ns, key))
             if part > 0:
                 kept.left -= part
                 self.taken[key] = self.taken.get(key, 0) + part
                 found.append((kept.order, abs(kept.key if rests else key), part, "crossed" if rests else "swept"))
         return found
 
-    def place(self, order: int, key: int, lots: int, immediate: bool) -> list[Fill]:
+    def place(self, ns: int, order: int, key: int, lots: int, immediate: bool) -> list[Fill]:
         self.forget()
-        kept = Kept(order, key, lots, self.shown[key])
-        found = self.sweep(kept, rests=False)
+        kept = Kept(order, key, lots, self.shown[key], self.shown.book.last_update)
+        found = self.sweep(ns, kept, rests=False)
         if kept.left and not immediate:
             self.orders = sorted([*self.orders, kept], key=lambda one: -one.key)
         return found
 
     def message(self, ns: int, trade: tuple[int, int] | None) -> list[Fill]:
         found, instant, given = list[Fill](), ns // (10 * MS), 0
+        self.tape.take(ns, trade)
         for kept in self.orders:
             if trade is None or (kept.key > 0) != (trade[0] > 0) or kept.key < trade[0]:
                 continue
@@ -428,12 +614,14 @@ class Twin:
             kept.left -= part
             given += part
         for kept in self.orders:
-            last = next((lots for _, kind, lots in reversed(kept.history) if kind == "shown"), kept.joined)
-            if self.shown[kept.key] != last:
+            looks = [(kind, lots) for _, kind, lots in kept.history if kind in ("first", "shown")]
+            if not looks and self.shown.book.last_update != kept.update:
+                kept.history.append((instant, "first", self.shown[kept.key]))
+            elif looks and looks[-1][1] != self.shown[kept.key]:
                 kept.history.append((instant, "shown", self.shown[kept.key]))
         self.forget()
         for kept in self.orders:
-            found += self.sweep(kept, rests=True)
+            found += self.sweep(ns, kept, rests=True)
         self.orders = [kept for kept in self.orders if kept.left]
         return found
 
@@ -466,13 +654,15 @@ class Auditor:
     """Bounds that no fill may pass, counted from the market alone, whatever the queue model."""
 
     def __init__(self, shown: Shown) -> None:
-        self.shown = shown
+        self.shown, self.tape, self.ns = shown, Tape(shown), 0
         self.orders: dict[int, Audited] = {}
         self.levels: dict[int, tuple[int, int]] = {}
         """Of levels that were taken from: lots shown when last seen; those that were offered since, less those taken."""
 
-    def look(self, trade: tuple[int, int] | None = None) -> None:
+    def look(self, ns: int, trade: tuple[int, int] | None = None) -> None:
         """Note what a message did to the levels taken from and to those of the orders."""
+        self.ns = ns
+        self.tape.take(ns, trade)
         for key, (before, free) in self.levels.items():
             self.levels[key] = self.shown[key], free + max(0, self.shown[key] - before)
         for order in self.orders.values():
@@ -482,7 +672,8 @@ class Auditor:
                 order.printed += trade[1]
                 order.passed |= order.key > trade[0]
 
-    def place(self, order: int, key: int, lots: int) -> None:
+    def place(self, ns: int, order: int, key: int, lots: int) -> None:
+        self.ns = ns
         self.orders[order] = Audited(key, lots, self.shown[key], self.shown[key])
 
     def check(self, matches: list[Match], trade: tuple[int, int] | None = None) -> None:
@@ -495,6 +686,7 @@ class Auditor:
             if match.cause in ("swept", "crossed"):
                 level = -match.seen_ticks if order.key > 0 else match.seen_ticks
                 assert level >= -order.key and match.seen_lots == self.shown[level]
+                assert match.lots <= match.seen_lots - self.tape(self.ns, level), "the tape says that it is gone"
                 shown, free = self.levels.get(level, (match.seen_lots, match.seen_lots))
                 assert match.lots <= free, "more than was offered there since it was first taken from"
                 self.levels[level] = shown, free - match.lots
@@ -513,20 +705,32 @@ SIDES = st.sampled_from((1, -1))
 STEPS = st.one_of(
     st.tuples(st.just("show"), SIDES, TICKS, st.integers(0, 30), st.sampled_from(GAPS_MS)),
     st.tuples(st.just("trade"), SIDES, st.integers(99, 102), st.integers(1, 15), st.sampled_from(GAPS_MS)),
-    st.tuples(st.sampled_from(("place", "place", "take", "cancel")), SIDES, st.integers(100, 102), st.integers(1, 12), st.just(0)),
+    st.tuples(
+        st.sampled_from(("place", "place", "take", "cancel", "miss", "pause")),
+        SIDES,
+        st.integers(100, 102),
+        st.integers(1, 12),
+        st.sampled_from(GAPS_MS),
+    ),
 )
 Steps = list[tuple[str, int, int, int, int]]
 
 
 def show(desk: Desk, key: int, lots: int, gap_ms: int) -> list[Match]:
     """Let a level show so many lots; what of the other side it meets is gone."""
-    sides: dict[int, dict[int, int]] = {1: {}, -1: {}}
     met = [other for other in Shown(desk.book).best() if (other > 0) != (key > 0) and other >= -key and lots]
-    for one, quantity in ((key, lots), *((one, 0) for one in met)):
-        sides[1 if one > 0 else -1][abs(one)] = quantity
-    desk.ns += gap_ms * MS
-    desk.book.diff(desk.ns, quoted(sides[1]), quoted(sides[-1]))
-    return desk.follow()
+    return desk.depth({key: lots, **dict.fromkeys(met, 0)}, gap_ms)
+
+
+def happen(desk: Desk, kind: str, key: int, lots: int, gap_ms: int) -> list[Match]:
+    """Let the market do a step of it; orders are nothing of it."""
+    if kind == "show":
+        return show(desk, key, lots, gap_ms)
+    if kind == "trade":
+        return desk.trade(key, lots, gap_ms)
+    if kind == "miss":
+        desk.miss(key, lots, gap_ms)
+    return desk.pause(gap_ms) if kind == "pause" else []
 
 
 def live(queue: Queue, steps: Steps, saved_at: int = -1) -> tuple[Desk, list[list[Match]]]:
@@ -538,12 +742,10 @@ def live(queue: Queue, steps: Steps, saved_at: int = -1) -> tuple[Desk, list[lis
             desk.papers[0] = PaperBook("risk_averse", 1.0)
             desk.papers[0].load(state)
         matches = list[Match]()
-        if kind == "show":
-            matches = show(desk, side * ticks, lots, gap_ms)
-        elif kind == "trade":
-            matches = desk.trade(side * ticks, lots, gap_ms)
-        elif kind == "cancel":
+        if kind == "cancel":
             desk.paper.cancel(next(iter(desk.paper.orders), 0))
+        elif kind not in ("place", "take"):
+            matches = happen(desk, kind, side * ticks, lots, gap_ms)
         elif not k.meets_own(side * ticks, desk.paper._state):
             matches = desk.place(number, side * ticks, lots, immediate=kind == "take")
         found.append(matches)
@@ -555,7 +757,7 @@ def busy(seed: int, steps: int) -> Steps:
     chance = random.Random(seed)
     made: Steps = []
     for _ in range(steps):
-        kind = chance.choices(("show", "trade", "place", "take", "cancel"), (35, 40, 18, 3, 4))[0]
+        kind = chance.choices(("show", "trade", "place", "take", "cancel", "miss", "pause"), (32, 37, 18, 4, 4, 2, 3))[0]
         side = chance.choice((1, -1))
         away = chance.choices((-2, 0, 1, 2), (2, 60, 30, 8) if kind != "show" else (1, 60, 30, 9))[0]
         ticks = 100 - away if side > 0 else 102 + away
@@ -589,18 +791,27 @@ def compare(queue: Queue, steps: Steps) -> None:
             assert desk.paper.cancel(order) == left == sum(kept.left for kept in twin.orders if kept.order == order)
             twin.orders = [kept for kept in twin.orders if kept.order != order]
             continue
+        if kind == "miss":
+            desk.miss(key, lots, gap_ms)
+            for tape in (twin.tape, auditor.tape):
+                tape.take(desk.ns, (key, lots))
+            continue
         if kind in ("place", "take"):
+            desk.ns += gap_ms * MS
             if any((kept.key > 0) != (key > 0) and kept.key >= -key for kept in twin.orders):
                 with pytest.raises(Refused, match="own order"):
                     desk.place(number, key, lots)
                 continue
-            matches, expected = desk.place(number, key, lots, immediate=kind == "take"), twin.place(number, key, lots, kind == "take")
-            auditor.place(number, key, lots)
+            matches, expected = (
+                desk.place(number, key, lots, immediate=kind == "take"),
+                twin.place(desk.ns, number, key, lots, kind == "take"),
+            )
+            auditor.place(desk.ns, number, key, lots)
         else:
             trade = (key, lots) if kind == "trade" else None
-            matches = show(desk, key, lots, gap_ms) if trade is None else desk.trade(key, lots, gap_ms)
+            matches = happen(desk, kind, key, lots, gap_ms)
             expected = twin.message(desk.ns, trade)
-            auditor.look(trade)
+            auditor.look(desk.ns, trade)
         assert fills(matches) == expected
         auditor.check(matches, trade)
         assert [(one.order, one.left, one.queue_ahead) for one in desk.paper.resting()] == [
@@ -613,11 +824,8 @@ def compare(queue: Queue, steps: Steps) -> None:
 def test_execution_planner_queues_are_bounded_by_the_two_bounds(steps: Steps) -> None:
     desk = Desk(*QUEUES)
     for number, (kind, side, ticks, lots, gap_ms) in enumerate(steps):
-        if kind == "show":
-            show(desk, side * ticks, lots, gap_ms)
-        elif kind == "trade":
-            desk.trade(side * ticks, lots, gap_ms)
-        elif kind == "place" and not any(k.meets_own(side * ticks, paper._state) for paper in desk.papers):
+        happen(desk, kind, side * ticks, lots, gap_ms)
+        if kind == "place" and not any(k.meets_own(side * ticks, paper._state) for paper in desk.papers):
             desk.place(number, side * ticks, lots)
         aheads = [{one.order: one.queue_ahead for one in paper.resting()} for paper in desk.papers]
         for order in set.intersection(*map(set, aheads)):
@@ -631,10 +839,7 @@ def test_execution_planner_fills_of_an_order_are_bounded_by_the_two_bounds(side:
     desk = Desk(*QUEUES)
     desk.place(1, side * ticks, lots)
     for kind, side, ticks, lots, gap_ms in steps:
-        if kind == "show":
-            show(desk, side * ticks, lots, gap_ms)
-        elif kind == "trade":
-            desk.trade(side * ticks, lots, gap_ms)
+        happen(desk, kind, side * ticks, lots, gap_ms)
         averse, power, log, optimistic = (paper.left(1) for paper in desk.papers)
         assert averse >= max(power, log) >= min(power, log) >= optimistic
 
@@ -679,7 +884,7 @@ def test_execution_planner_fills_on_a_recorded_market_keep_the_rules(data: Path,
             twin, auditor = Twin(queue, shown), Auditor(shown)
             trades = book.trades_taken
         trade, trades = (book.last_trade if book.trades_taken > trades else None), book.trades_taken
-        auditor.look(trade)
+        auditor.look(engine.now_ns, trade)
         matches, expected = paper.on_message(book, engine.now_ns), twin.message(engine.now_ns, trade)
         assert fills(matches) == expected, f"message {number}"
         auditor.check(matches, trade)
@@ -693,9 +898,10 @@ def test_execution_planner_fills_on_a_recorded_market_keep_the_rules(data: Path,
             assert best is not None
             key, lots = side * best[0] + chance.choice((2, 0, 0, -1, -3)), chance.randrange(1, 3_000)
             if not k.meets_own(key, paper._state):
-                matches, expected = paper.place(book, engine.now_ns, number, key, lots), twin.place(number, key, lots, False)
+                ns = engine.now_ns
+                matches, expected = paper.place(book, ns, number, key, lots), twin.place(ns, number, key, lots, False)
                 assert fills(matches) == expected
-                auditor.place(number, key, lots)
+                auditor.place(ns, number, key, lots)
                 auditor.check(matches)
                 causes.update(match.cause for match in matches)
     assert complaints == []

@@ -15,7 +15,7 @@ import math
 
 from alphapack.arrays import Float64Array1D, Int64Array1D
 from alphapack.jit import njit
-from alphapack.kernels import book
+from alphapack.kernels import book, flow
 from alphapack.kernels import marks as m
 
 # The head, then the levels we took from: key, and how many of the lots displayed there are ours already.
@@ -26,9 +26,10 @@ TAKEN_MAX, TAKEN_WIDTH = 256, 2
 RISK_AVERSE, OPTIMISTIC, POWER, LOG = range(4)
 
 # An order. AHEAD: displayed lots that trade before it, our own not counted. OWED: lots printed after them, which went to own orders
-# before it. SHOWN: lots displayed at its price when last seen. TRADE: trades taken when it came. RESTS: 0 while it arrives.
+# before it. SHOWN: lots displayed at its price when last seen. TRADE: trades taken when it came. DEPTH: depth messages counted when it
+# came, -1 after the next one. RESTS: 0 while it arrives.
 FIRST = TAKEN + TAKEN_MAX * TAKEN_WIDTH
-ID, KEY, LEFT, AHEAD, OWED, SHOWN, SINCE, TRADE, RESTS, TAIL, HEAD, ENTRIES = range(12)
+ID, KEY, LEFT, AHEAD, OWED, SHOWN, SINCE, TRADE, DEPTH, RESTS, TAIL, HEAD, ENTRIES = range(13)
 ENTRY, ENTRIES_MAX = 3, 32
 """An entry: its time in ``INSTANT_NS``, signed lots, lots that the queue was cut by. A ring holds every instant that may wait."""
 ORDER = ENTRIES + ENTRIES_MAX * ENTRY
@@ -143,11 +144,18 @@ def cut_of(queue: int, power: float, unit: float, ahead: int, shown: int, cancel
 
 
 @njit
-def see(at: int, instant: int, power: float, unit: float, levels: Int64Array1D, state: Int64Array1D) -> None:
-    """Look at what is displayed at an order's price, and bring its queue up to date with what has gone."""
+def see(at: int, instant: int, depths: int, power: float, unit: float, levels: Int64Array1D, state: Int64Array1D) -> None:
+    """Look at what is displayed at an order's price after ``depths`` depth messages, and bring its queue up to date.
+
+    The first of them since the order came may still show what was added before that: ``RISK_AVERSE`` believes it of all that it adds.
+    """
     shown = displayed(state[at + KEY], levels)
     fall = state[at + SHOWN] - shown
     state[at + SHOWN] = shown
+    if state[at + DEPTH] >= 0 and state[at + DEPTH] != depths:
+        state[at + DEPTH] = -1
+        if state[QUEUE] == RISK_AVERSE:
+            state[at + AHEAD] += max(0, -fall)
     if fall <= 0:
         return
     expire(at, instant, state)
@@ -242,21 +250,19 @@ def reach(key: int, levels: Int64Array1D, work: Int64Array1D) -> int:
 
 
 @njit
-def offered(key: int, levels: Int64Array1D, state: Int64Array1D, work: Int64Array1D) -> int:
-    """Return the lots at or through a limit that we have not taken."""
-    at, lots = len(work) - 2 * REACH_MAX, 0
-    end = TAKEN + TAKEN_WIDTH * state[TAKEN_N]
-    for i in range(reach(key, levels, work)):
-        place = taken_of(work[at + i], state)
-        lots += work[at + REACH_MAX + i] - (state[place + 1] if place < end else 0)
-    return lots
+def printed(key: int, marks: Int64Array1D) -> int:
+    """Return the lots that were printed at a level and that it goes on displaying: its fall is yet to be told."""
+    if marks[m.WAITING_TAIL] == marks[m.WAITING_HEAD]:
+        return 0
+    entry = flow.slot_of(key, marks)
+    return int(marks[entry + 1]) if marks[entry + 2] >= 0 else 0
 
 
 @njit
-def sweep(at: int, n: int, levels: Int64Array1D, state: Int64Array1D, work: Int64Array1D) -> int:
+def sweep(at: int, n: int, marks: Int64Array1D, levels: Int64Array1D, state: Int64Array1D, work: Int64Array1D) -> int:
     """Fill an order from what is displayed at or through its limit, after ``n`` matches; returns how many there are then.
 
-    An order that arrives pays what is asked; one that rests is paid its own price.
+    An order that arrives pays what is asked; one that rests is paid its own price. Prints that wait are up to date.
     """
     scratch = len(work) - 2 * REACH_MAX
     for i in range(reach(state[at + KEY], levels, work)):
@@ -269,7 +275,7 @@ def sweep(at: int, n: int, levels: Int64Array1D, state: Int64Array1D, work: Int6
                 break
             state[place], state[place + 1] = key, 0
             state[TAKEN_N] += 1
-        available = shown - state[place + 1]
+        available = shown - state[place + 1] - printed(key, marks)
         part = min(available, state[at + LEFT])
         if part > 0:
             match = MATCH * n
@@ -349,10 +355,11 @@ def follow(
         n = take_print(instant, marks, state, work)
     unit = reals[m.SIZE_UNITS] / reals[m.SIZE_SCALE]
     for i in range(state[ORDERS]):
-        see(FIRST + ORDER * i, instant, power, unit, levels, state)
+        see(FIRST + ORDER * i, instant, marks[m.DEPTHS_SEEN], power, unit, levels, state)
     renew(levels, state)
+    flow.expire_waiting(ts_ns, marks)  # Not every message has rolled the book.
     for i in range(state[ORDERS]):
-        n = sweep(FIRST + ORDER * i, n, levels, state, work)
+        n = sweep(FIRST + ORDER * i, n, marks, levels, state, work)
     if n > 0:
         compact(state)
     return n

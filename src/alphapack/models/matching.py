@@ -11,6 +11,7 @@ import numpy as np
 
 from alphapack.arrays import Int64Array1D, Int64Array2D
 from alphapack.domain.trading import Queue
+from alphapack.kernels import marks as m
 from alphapack.kernels import matching as k
 from alphapack.kernels import wire
 from alphapack.models.book import FeatureBook
@@ -55,7 +56,8 @@ class Match(NamedTuple):
     seen_lots: int
     """Quantity of that level or print."""
     available: int
-    """What of that quantity was left for this order: not taken by us before, and beyond its queue."""
+    """What of that quantity was left for this order: of a level, less what we took and what prints say is gone; of a print, what went
+    beyond its queue."""
 
 
 class Resting(NamedTuple):
@@ -123,7 +125,7 @@ class PaperBook:
         immediate : bool
             What does not match at once is dropped.
         post_only : bool
-            Nothing may match at once.
+            Nothing may match at once: no level may be displayed at or through the limit, even one that is printed or taken already.
 
         Returns
         -------
@@ -139,10 +141,11 @@ class PaperBook:
         assert not (immediate and post_only), "an order that may not rest must be free to match"
         assert 0 < abs(key) <= wire.LARGEST and 0 < lots <= wire.LARGEST, f"expected ticks and lots of 1 to 2^52, found {key} and {lots}"
         assert self._find(order) is None, f"order {order} is here already"
+        book.roll(ts_ns)
         k.renew(book.levels, self._state)
         if k.meets_own(key, self._state):
             raise Refused("self_trade")
-        if post_only and k.offered(key, book.levels, self._state, self._work) > 0:
+        if post_only and k.reach(key, book.levels, self._work) > 0:
             raise Refused("post_only")
         if len(self) == self._room:
             if self._room == ORDERS_MAX:
@@ -152,8 +155,8 @@ class PaperBook:
         shown = k.displayed(key, book.levels)
         state[at + k.ID], state[at + k.KEY], state[at + k.LEFT] = order, key, lots
         state[at + k.AHEAD] = state[at + k.SHOWN] = shown
-        state[at + k.SINCE], state[at + k.TRADE] = ts_ns, book.trades_taken
-        n = k.sweep(at, 0, book.levels, state, self._work)
+        state[at + k.SINCE], state[at + k.TRADE], state[at + k.DEPTH] = ts_ns, book.trades_taken, book.marks[m.DEPTHS_SEEN]
+        n = k.sweep(at, 0, book.marks, book.levels, state, self._work)
         state[at + k.RESTS] = 1
         if immediate:
             state[at + k.LEFT] = 0
@@ -177,6 +180,10 @@ class PaperBook:
         """
         n = k.follow(ts_ns, self.power, book.marks, book.reals, book.levels, self._state, self._work)
         return self._matches(n) if n else []
+
+    def pass_over(self, book: FeatureBook) -> None:
+        """Let a message pass that ``on_message`` must not see, for the book is not proven: what it printed never fills an order."""
+        self._state[k.TRADES_SEEN] = book.trades_taken
 
     def clear(self) -> list[Resting]:
         """Forget all orders and all that was taken, as is due when the real book begins anew; returns what was there."""

@@ -214,6 +214,8 @@ class Exchange:
             return
         if found[1] is BookState.LIVE:
             self._match(symbol, found[0], book.on_message(found[0], self._ctx.now_ns))
+        else:
+            book.pass_over(found[0])
 
     def on_broken(self, symbol: str) -> None:
         """The book of a symbol is no longer proven: its resting orders end."""
