@@ -220,10 +220,11 @@ PORTFOLIO = Portfolio(
     drawdown=0.0001,
     brake=False,
     bar_s=10,
-    positions=[Position(BTC, -0.08, 60_000.0, None, None, -100_000_000, None, 480_000_000_000, -50_000_000, -7, 0, 3, 0.0)],
+    positions=[Position(BTC, -0.08, 60_000.0, None, None, -100_000_000, None, 480_000_000_000, -50_000_000, -7, 0, 3, 0.0, 0, -70_000_000)],
     limits=[LimitUse("gross", 2.0, 0.5)],
     markouts=[MeanMarkout("maker", 1, 0, 2, math.nan)],
     open_orders=1,
+    not_trading=None,
 )
 
 COSTS = Costs(

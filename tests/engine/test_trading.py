@@ -36,10 +36,14 @@ from alphapack.domain.inputs import AnyInput, Configure, CoreSettings, Frame, Ha
 from alphapack.domain.market import BookState, Step, symbol_id
 from alphapack.domain.simulation import SimulatorSettings
 from alphapack.domain.trading import ExecutionSettings, Queue, RouterSettings
+from alphapack.domain.trading_readings import FillReport
+from alphapack.engine import answers
 from alphapack.engine.engine import Engine
 from alphapack.engine.known import Known
+from alphapack.engine.ports import Busy, Invalid
 from alphapack.models.sleeves import HOUSE
 from alphapack.models.volatility import MINUTES_MIN
+from alphapack.services.execution import OUTSIDE_FILLS_MAX
 from alphapack.shell import candle_files, captures
 from alphapack.shell.clock import SetClock
 from alphapack.shell.offloop import steps
@@ -372,7 +376,7 @@ def disturbed(run: Run, seed: int) -> list[AnyInput]:
     chance = random.Random(seed)
     begin = next(i for i, caused in enumerate(run.records) if any(isinstance(one, Sized) for one in caused))
     found: list[AnyInput] = list(run.entries[:begin])
-    settings = run.engine.settings
+    settings, mids = run.engine.settings, {one.decision: one.features["mid"] for one in run.said(DecisionMade)}
     for at, entry in enumerate(run.entries[begin:], begin):
         what, ts_ns = chance.random(), entry.ts_ns
         if what < 2e-4:
@@ -386,7 +390,9 @@ def disturbed(run: Run, seed: int) -> list[AnyInput]:
             execution = msgspec.structs.replace(settings.execution, **slow, queue=chance.choice(("optimistic", "risk_averse")))
             found.append(Configure(0, ts_ns, msgspec.structs.replace(settings, execution=execution)))
         elif what < 30e-4:
-            found.append(OutsideFill(0, ts_ns, chance.randrange(30), f"f{chance.randrange(9)}", 100.0, 0.5, -0.01, ts_ns // 1_000_000))
+            decision = chance.randrange(30)
+            price = mids.get(decision, 100.0) * chance.choice((0.999, 1.0, 1.001, 1.6))
+            found.append(OutsideFill(0, ts_ns, decision, f"f{chance.randrange(9)}", price, 0.5, -0.01, ts_ns // 1_000_000))
         if isinstance(entry, Frame) and b'"e":"trade"' in entry.payload and chance.random() < 1e-3:
             before, quantity, after = entry.payload.partition(b'"q":"')
             digits, quote, rest = after.partition(b'"')
@@ -428,8 +434,128 @@ def test_execution_planner_a_forecast_that_nothing_can_be_sized_by_is_none(har: 
 
     engine = app.build()
     volatility: Any = FakeVolatility()
-    known = Known(engine, engine.microstructure, engine.candles, volatility, engine.impacts, frozenset())
+    known = Known(engine, engine.microstructure, engine.candles, volatility, engine.impacts, frozenset(), lambda: "USDT")
     assert (known.forecast(BTC, 5) is not None) is is_known
+
+
+# What is asked, and what is said from outside
+
+
+def test_execution_planner_symbols_that_take_orders_are_counted_while_their_books_are_not_proven() -> None:
+    run = simulated(11)
+    live = next(
+        i for i in range(1, len(run.entries)) if isinstance(run.entries[i], Frame) and run.entries[i].ts_ns > run.entries[0].ts_ns + S
+    )
+    engine = again(run, live + 2_000).engine
+    every = ["sim:BTCUSDT", "sim:ETHUSDT"]
+    assert engine.known.tradable() == engine.known.taking_orders() == every
+    engine.step(Shed(engine.seq + 1, engine.now_ns, "sim:ETHUSDT", 3))
+    assert (engine.known.tradable(), engine.known.taking_orders()) == (every[:1], every)
+
+
+def test_execution_planner_a_changed_currency_changes_nothing_and_another_first_one_takes_no_orders() -> None:
+    run = simulated(11)
+    first = next(i for i, caused in enumerate(run.records) if any(isinstance(one, Filled) for one in caused))
+    engine = app.build()
+    engine.load(again(run, first + 1).engine.save())
+    settings = engine.settings
+    changed_settings = msgspec.structs.replace(settings, execution=msgspec.structs.replace(settings.execution, settlement="USDC"))
+    engine.step(Configure(engine.seq + 1, engine.now_ns, changed_settings))
+    restarted = app.build()
+    restarted.load(engine.save())
+    for one in (engine, restarted):
+        terms = one.known.terms("sim:BTCUSDT")
+        assert terms is not None and terms.refusal == "" and answers.portfolio(one).settlement == "USDT"
+    tail = [msgspec.structs.replace(entry, seq=entry.seq + 1) for entry in run.entries[first + 1 : first + 12_000]]
+    found = Run(tail, [restarted.step(entry) for entry in tail], restarted)
+    plain = Run(tail, run.records[first + 1 : first + 12_000], run.engine)
+    assert found.said(Filled) == plain.said(Filled) != [] and found.said(TradeClosed) == plain.said(TradeClosed) != []
+    other = again(run, first + 1, settlement="USDC")
+    terms = other.engine.known.terms("sim:BTCUSDT")
+    assert terms is not None and terms.refusal == "it settles in USDT, the portfolio in USDC"
+    assert other.said(Filled) == [] and "the portfolio in USDC" in str(answers.portfolio(other.engine).not_trading)
+
+
+def decimal(steps: int, step: Step) -> float:
+    return float(Decimal(steps) * Decimal(str(step)))
+
+
+@pytest.mark.parametrize("seed", SIMULATED)
+def test_execution_planner_what_is_answered_is_exact_and_adds_up(seed: int) -> None:
+    engine = simulated(seed).engine
+    terms = {symbol: engine.known.terms(symbol) for symbol in engine.known.taking_orders()}
+    orders = {str(one.id): one for one in engine.exchange.orders()}
+    for order in answers.orders(engine, None, None, None, 10**6).orders:
+        kept = orders[order.id]
+        known = terms[kept.symbol]
+        assert known is not None
+        assert (order.price, order.size) == (decimal(kept.ticks, known.tick), decimal(kept.lots, known.lot))
+        assert order.filled == decimal(kept.filled_lots, known.lot)
+        assert order.decisions == {str(decision): decimal(lots, known.lot) for decision, lots in kept.shares.items()}
+    fills = {str(one.id): one for one in engine.exchange.fills()}
+    for fill in answers.fills(engine, None, None, 10**6).fills:
+        met = fills[fill.id]
+        known = terms[met.symbol]
+        assert known is not None and (fill.price, fill.size) == (decimal(met.ticks, known.tick), decimal(met.lots, known.lot))
+    for deal, _ in engine.execution.deals():
+        told, known = answers.plans(engine, deal.decision.id), terms[deal.decision.symbol]
+        assert told is not None and known is not None
+        for leg, plan in zip(deal.legs, told.plans, strict=True):
+            assert plan.size == decimal(leg.side * leg.lots, known.lot)
+            if leg.plan is not None and plan.plan is not None:
+                assert plan.plan.size == decimal(leg.plan.lots, known.lot)
+                assert [one.size for one in plan.plan.slices] == [decimal(one.lots, known.lot) for one in leg.plan.slices]
+    whole = answers.portfolio(engine)
+    assert whole.not_trading is None
+    for position in whole.positions:
+        account = engine.execution.account(f"sim:{position.symbol}")
+        assert account is not None and position.house_pnl is not None and position.unrealised is not None and position.value is not None
+        still = sum(one.cash + account.value(one.lots) for one in account.sleeves.by_decision.values() if one.decision != HOUSE)
+        total = position.cash + position.value
+        assert total == position.realised + position.unrealised
+        assert abs(position.house_pnl + position.closed_pnl + still - total) <= len(account.sleeves.by_decision), "each value is rounded"
+        assert position.closed_pnl == sum(one.pnl for one in simulated(seed).said(TradeClosed) if one.symbol == account.symbol)
+
+
+def test_execution_planner_why_nothing_is_traded_is_told() -> None:
+    run = simulated(11)
+    engine = app.build()
+    engine.load(run.engine.save())
+    assert answers.portfolio(engine).not_trading is None
+    engine.step(Halt(engine.seq + 1, engine.now_ns, True))
+    assert "expected a disk that keeps what is decided" in str(answers.portfolio(engine).not_trading)
+    engine.step(Halt(engine.seq + 1, engine.now_ns, False))
+    off = msgspec.structs.replace(engine.settings, execution=msgspec.structs.replace(engine.settings.execution, trade=False))
+    engine.step(Configure(engine.seq + 1, engine.now_ns, off))
+    assert "set execution.trade" in str(answers.portfolio(engine).not_trading)
+
+
+async def refused(settled: Engine, decisions: list[DecisionMade], monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = Runner(app.build(), source="test", config=dict)
+    runner.engine.load(settled.save())
+    monkeypatch.setattr(runner, "_admit", lambda what: None)
+    execution, now_ns = runner.engine.execution, runner.engine.now_ns
+    mid = decisions[0].features["mid"]
+
+    async def report(decision: DecisionMade, **said: Any) -> None:
+        usual = {"price": decision.features["mid"], "size": 0.5, "fee": -0.01, "ts_ms": now_ns // 1_000_000, "client_fill_id": "new"}
+        await runner.report_fill(FillReport(decision_id=str(decision.decision), **{**usual, **said}))
+
+    for said in ({"price": 1.51 * mid}, {"price": 0.49 * mid}, {"size": -2e12}, {"fee": 2e12}, {"ts_ms": 0}):
+        with pytest.raises(Invalid, match="expected a fill of the decision: a price within half of its mid"):
+            await report(decisions[0], **said)
+    for n in range(OUTSIDE_FILLS_MAX):
+        execution.on_outside_fill(OutsideFill(0, now_ns, decisions[0].decision, f"f{n}", mid, 0.5, -0.01, now_ns // 1_000_000))
+    with pytest.raises(Invalid, match="expected at most 100 fills of a decision"):
+        await report(decisions[0])
+    monkeypatch.setattr("alphapack.shell.runner.OUTSIDE_FILLS_IN_ALL", execution.outside_fills())
+    with pytest.raises(Busy, match="reported fills of the decisions that are kept"):
+        await report(decisions[1])
+
+
+def test_execution_planner_fills_from_outside_are_refused_beyond_belief_and_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = simulated(11)
+    asyncio.run(refused(run.engine, run.said(DecisionMade)[-2:], monkeypatch))
 
 
 # Over a recorded market

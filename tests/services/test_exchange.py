@@ -673,6 +673,28 @@ def test_execution_planner_steps_too_fine_to_count_end_what_rests() -> None:
     assert desk.exchange.order(1).lots == order.lots, "beyond 64 bits, and saved all the same"
 
 
+@pytest.mark.parametrize(("by_price", "by_lot"), [(1, 10**8), (10**13, 1)])
+def test_execution_planner_an_order_that_travels_into_steps_too_fine_for_it_is_rejected(by_price: int, by_lot: int) -> None:
+    desk = Desk(order_latency_ms=5.0)
+    order = desk.send(1, LOTS_MAX // 10**8 + 1, 1001)
+    desk.until(1)
+    desk.exchange.on_steps(BTC, by_price, by_lot)
+    desk.settle()
+    assert (order.state, desk.fills(), desk.sender.ended) == ("rejected", [], [order.id])
+    assert "expected lots and ticks of at most 2**52, found" in order.reason
+
+
+def test_execution_planner_a_limit_that_travels_into_steps_too_fine_for_it_ends_the_order() -> None:
+    desk = Desk(order_latency_ms=5.0)
+    order = desk.met(1, 10, 400)
+    assert desk.exchange.replace(order.id, 500)
+    desk.exchange.on_steps(BTC, 10**13, 1)
+    desk.settle()
+    assert (order.state, desk.fills(), desk.exchange.resting) == ("cancelled", [], set())
+    assert order.ticks == 500 * 10**13 > LOTS_MAX > 400 * 10**13 and "of at most 2**52, found 10 and 5" in order.reason
+    assert desk.told()[-2:] == [(order.id, "working"), (order.id, "cancelled")]
+
+
 # What own trading does to the price
 
 

@@ -2,22 +2,24 @@
 
 import heapq
 import random
+from collections.abc import Callable
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 from test_exchange import FakeContext, quoted
 
-from alphapack.domain.events import Crossed, Filled, OrderChanged, OutsideFilled, Planned, Record, Sized, TradeClosed
+from alphapack.domain.events import Crossed, Filled, HouseTook, OrderChanged, OutsideFilled, Planned, Record, Sized, TradeClosed
 from alphapack.domain.inputs import CoreSettings, OutsideFill
 from alphapack.domain.market import BookState, Step
-from alphapack.domain.trading import Decision, ExecutionSettings, RouterSettings, Terms
+from alphapack.domain.trading import Decision, RouterSettings, Terms
 from alphapack.models import sleeves
 from alphapack.models.book import FeatureBook
 from alphapack.models.impact import Impact
 from alphapack.models.portfolio import Account
 from alphapack.models.sleeves import HOUSE
 from alphapack.services import execution as service
-from alphapack.services.exchange import Exchange
+from alphapack.services.exchange import LOTS_MAX, Exchange
 from alphapack.services.execution import Execution, Forecast, Refused
 
 MS, S = 1_000_000, 1_000_000_000
@@ -26,8 +28,8 @@ BTC = "x:BTCUSDT"
 TICK, LOT = Step(1, 1), Step(1, 6)
 """Of a lot at a price of a tick: ten units of money."""
 HORIZON_S = 300
-FIFTH = 9_995
-"""Lots of a fifth of the capital, 1 USDT, at the first mid of 100.05."""
+SIXTH = 8_329
+"""Whole lots of a sixth of the capital, 5 / 6 USDT, at the first mid of 100.05: a horizon of 300 s and 30 s to close, every 60 s."""
 DEEP = 1_000_000
 Said = TypeVar("Said", bound=Record)
 
@@ -38,6 +40,8 @@ class FakeKnown:
     def __init__(self, ctx: FakeContext, book: FeatureBook) -> None:
         self.ctx, self.book, self.state = ctx, book, BookState.LIVE
         self.least, self.spot = 0, False
+        self.currency: Callable[[], str] = lambda: "USDT"
+        self.taking = [BTC]
         self.spread_bps = 1.0
         self.vol: Forecast | None = Forecast(0.001, 0.001, 0.5)
 
@@ -48,13 +52,14 @@ class FakeKnown:
         if symbol != BTC or self.book.tick is None or self.book.lot is None:
             return None
         fees = self.ctx.settings.execution
-        return Terms(self.book.tick, self.book.lot, fees.maker_fee_bps, fees.taker_fee_bps, self.least)
+        refusal = "" if self.currency() == "USDT" else "it settles in USDT"
+        return Terms(self.book.tick, self.book.lot, fees.maker_fee_bps, fees.taker_fee_bps, self.least, refusal)
 
     def long_only(self, symbol: str) -> bool:
         return self.spot
 
-    def tradable(self) -> list[str]:
-        return [BTC]
+    def taking_orders(self) -> list[str]:
+        return self.taking
 
     def features(self, symbol: str) -> dict[str, float]:
         return {"spread_bps": self.spread_bps, "micro_vol": 0.0, "depth_bid": 1.0, "depth_ask": 1.0}
@@ -73,7 +78,7 @@ class FakeKnown:
 
 
 class Floor:
-    """All of trading on one market; a decision may hold a fifth of the capital, 5 USDT, unless limits are set."""
+    """All of trading on one market; a decision may hold a sixth of the capital, 5 USDT, unless limits are set."""
 
     def __init__(self, spot: bool = False, router: RouterSettings | None = None, **execution: Any) -> None:
         usual: dict[str, Any] = {
@@ -101,6 +106,7 @@ class Floor:
         self.exchange = Exchange(self.ctx, self.known.market, self.known.terms, lambda symbol: None)
         self.execution = Execution(self.ctx, self.exchange, self.known)
         self.exchange.listener = self.execution
+        self.known.currency = lambda: self.execution.currency
 
     def restart(self) -> None:
         """Go on with what was saved."""
@@ -187,36 +193,61 @@ def test_execution_planner_a_trade_is_the_same_money_by_hand_to_the_unit() -> No
     floor = Floor()
     floor.decide(1.0)
     (sized,) = floor.said(Sized)
-    assert (sized.sizing["lots"], sized.sizing["sleeves_max"], sized.sizing["caps"]) == (FIFTH, 5, ())
-    assert [(one.leg, one.side, one.lots, one.style) for one in floor.said(Planned)] == [("entry", "buy", FIFTH, "IMMEDIATE")]
-    assert floor.sent() == [("buy", "immediate", FIFTH, 1002)]
+    assert (sized.sizing["lots"], sized.sizing["sleeves_max"], sized.sizing["caps"]) == (SIXTH, 6, ())
+    assert [(one.leg, one.side, one.lots, one.style) for one in floor.said(Planned)] == [("entry", "buy", SIXTH, "IMMEDIATE")]
+    assert floor.sent() == [("buy", "immediate", SIXTH, 1002)]
     floor.until(10)
-    bought = 10 * 1001 * FIFTH
-    assert (floor.account.position_lots, floor.account.cash) == (FIFTH, -bought - 50_025), "5 bps are 50,024.975"
+    bought = 10 * 1001 * SIXTH
+    assert (floor.account.position_lots, floor.account.cash) == (SIXTH, -bought - 41_687), "5 bps are 41,686.645"
     floor.show({1010: DEEP}, {1011: DEEP})
     floor.until(299.9)
     assert len(floor.sent()) == 1, "it holds its size until its horizon"
     floor.until(300)
-    assert floor.sent()[1:] == [("sell", "immediate", FIFTH, 1009)]
+    assert floor.sent()[1:] == [("sell", "immediate", SIXTH, 1009)]
     floor.until(301)
-    sold = 10 * 1010 * FIFTH
+    sold = 10 * 1010 * SIXTH
     (closed,) = floor.said(TradeClosed)
-    assert (closed.pnl, closed.fees, closed.turnover) == (sold - bought - 50_025 - 50_475, -100_500, sold + bought)
-    assert closed.pnl == 799_050 and (floor.account.position_lots, floor.account.cash) == (0, 799_050)
+    assert (closed.pnl, closed.fees, closed.turnover) == (sold - bought - 41_687 - 42_061, -83_748, sold + bought)
+    assert closed.pnl == 665_862 and (floor.account.position_lots, floor.account.cash) == (0, 665_862)
     portfolio = floor.execution.portfolio
-    assert portfolio is not None and portfolio.equity == 500_799_050
+    assert portfolio is not None and portfolio.equity == 500_665_862
     deal = floor.execution.deal(1)
     assert deal is not None and deal.sleeve is not None and [leg.kind for leg in deal.legs] == ["entry", "exit"]
+
+
+def test_execution_planner_a_leg_is_held_against_the_market_of_its_own_time() -> None:
+    floor = Floor()
+    floor.trade(1000, 7)
+    floor.decide(1.0)
+    floor.until(0.5)
+    floor.trade(1000, 100)
+    floor.until(1.5)
+    floor.trade(1000, 5_000)
+    deal = floor.execution.deal(1)
+    assert deal is not None
+    (entry,) = deal.legs
+    assert (entry.flow, entry.end_flow, entry.horizon_mid) == ((7.0, 7_000.0), (107.0, 107_000.0), None), "it was done within a second"
+    floor.until(299)
+    floor.show({1010: 8_000}, {1011: DEEP})
+    floor.until(300.5)
+    _, exit_leg = deal.legs
+    assert (entry.end_flow, entry.horizon_mid) == ((107.0, 107_000.0), 2021)
+    assert (exit_leg.flow, exit_leg.end_flow) == ((5_107.0, 5_107_000.0), None), "329 lots found nobody"
+    floor.trade(1010, 50)
+    floor.show({1020: DEEP}, {1021: DEEP})
+    floor.until(302)
+    assert deal.sleeve is not None and (exit_leg.end_flow, exit_leg.horizon_mid) == ((5_157.0, 5_157_500.0), 2041)
+    assert entry.horizon_mid == 2021
 
 
 def test_execution_planner_a_short_trade_is_a_long_ones_mirror() -> None:
     floor = Floor()
     floor.decide(-0.5)
     floor.until(299)
-    assert floor.account.position_lots == -FIFTH // 2 + 1
+    assert floor.account.position_lots == -SIXTH // 2 + 1
     floor.until(302)
     (closed,) = floor.said(TradeClosed)
-    assert closed.pnl == -10 * (FIFTH // 2) + closed.fees, "it sold at 100.0 and bought at 100.1"
+    assert closed.pnl == -10 * (SIXTH // 2) + closed.fees, "it sold at 100.0 and bought at 100.1"
 
 
 def test_execution_planner_opposite_decisions_cross_inside_at_the_mid_and_free() -> None:
@@ -226,15 +257,15 @@ def test_execution_planner_opposite_decisions_cross_inside_at_the_mid_and_free()
     floor.decide(1.0)
     (cross,) = floor.said(Crossed)
     lots = cross.lots[2]
-    assert 0 < lots < FIFTH and cross.lots == {1: -lots, 2: lots} and cross.mid_half_ticks == 2001
+    assert 0 < lots < SIXTH and cross.lots == {1: -lots, 2: lots} and cross.mid_half_ticks == 2001
     assert lots == floor.said(Sized)[1].sizing["lots"], "the whole of the new one is had from the old one"
-    assert floor.account.position_lots == FIFTH, "nothing was traded outside"
-    assert floor.sent()[1:] == [("sell", "immediate", FIFTH - lots, 999)]
+    assert floor.account.position_lots == SIXTH, "nothing was traded outside"
+    assert floor.sent()[1:] == [("sell", "immediate", SIXTH - lots, 999)]
     floor.until(302)
     (closed,) = floor.said(TradeClosed)
-    left = FIFTH - lots
+    left = SIXTH - lots
     fee = round(10 * 1000 * left * 5e-4)
-    assert closed.pnl == 5 * 2001 * lots + 10 * 1000 * left - 10 * 1001 * FIFTH - 50_025 - fee
+    assert closed.pnl == 5 * 2001 * lots + 10 * 1000 * left - 10 * 1001 * SIXTH - 41_687 - fee
     second = floor.account.sleeves.by_decision[2]
     assert (second.lots, second.cash, second.fees, second.crossed_lots, second.filled_lots) == (lots, -5 * 2001 * lots, 0, lots, 0)
 
@@ -243,30 +274,32 @@ def test_execution_planner_opposite_decisions_cross_inside_at_the_mid_and_free()
 
 
 def slow(**execution: Any) -> Floor:
-    """A floor on which a decision of medium urgency is traded by the clock, a sixtieth every five seconds."""
+    """A floor on which a decision of medium urgency is traded by the clock: a twelfth every five seconds of the first minute."""
     floor = Floor(**execution)
     floor.known.spread_bps = 50.0
     floor.decide(1.0, urgency=0.5)
     (planned,) = floor.said(Planned)
-    assert (planned.style, planned.schedule, planned.slices) == ("TWAP", "uniform", 60)
+    assert (planned.style, planned.schedule, planned.slices) == ("TWAP", "uniform", 12)
     return floor
 
 
 def test_execution_planner_slices_rest_first_and_what_is_late_is_taken() -> None:
     floor = slow()
-    first = FIFTH // 60
+    first = SIXTH // 12
     assert [(kind, ticks) for _, kind, _, ticks in floor.sent()] == [("post_only", 1000)]
+    assert floor.said(OrderChanged)[0].shares == {1: first}
     assert abs(floor.sent()[0][2] - first) <= 1
     floor.until(9)
     assert {kind for _, kind, _, _ in floor.sent()} == {"post_only"} and floor.account.position_lots == 0
     deal = floor.execution.deal(1)
     assert deal is not None and deal.legs[0].plan is not None
     plan = deal.legs[0].plan
+    assert [one.t_s for one in plan.slices] == [5.0 * i for i in range(12)], "a fifth of its time: later it would be bought to be sold"
     for s in range(10, 300):
         floor.until(s)
         due = sum(one.lots for one in plan.slices if one.t_s <= s - 13)
         assert due <= floor.account.position_lots <= sum(one.lots for one in plan.slices if one.t_s <= s), s
-    assert floor.account.position_lots > FIFTH * 0.9
+        assert s < 68 or floor.account.position_lots == SIXTH
     assert {(fill.maker, fill.ticks) for fill in floor.said(Filled)} == {(False, 1001)}
 
 
@@ -303,15 +336,20 @@ def test_execution_planner_an_opposite_want_calls_resting_orders_back_before_any
 
 @pytest.mark.parametrize("latency_ms", [0.0, 700.0, 3_000.0])
 def test_execution_planner_orders_that_are_out_at_the_horizon_come_home_before_the_exit(latency_ms: float) -> None:
-    floor = slow(order_latency_ms=latency_ms, ack_latency_ms=2 * latency_ms)
-    floor.until(299.5)
+    floor = Floor(order_latency_ms=latency_ms, ack_latency_ms=2 * latency_ms)
+    floor.known.spread_bps = 50.0
+    floor.decide(1.0, urgency=0.5, horizon_s=10)
+    floor.until(5)
+    floor.trade(999, 100)
+    floor.until(9.5)
     held = floor.account.position_lots
-    assert floor.account.sleeves.by_decision[1].working_lots > 0
-    floor.until(300.2)
+    assert held == (100 if latency_ms < 1_000.0 else 0), "ordered in 2 s, rests for 10, and is told of 2 latencies later"
+    assert floor.account.sleeves.by_decision[1].working_lots == SIXTH - held
+    floor.until(10.2)
     if latency_ms:
         floor.trade(999, DEEP - 1)
         assert all(side == "buy" for side, *_ in floor.sent())
-    floor.until(360)
+    floor.until(70)
     assert floor.account.position_lots == 0 and len(floor.said(TradeClosed)) == 1
     bought = sum(one.lots for one in floor.said(Filled) if one.side == "buy")
     assert bought > held if latency_ms else bought == held
@@ -325,11 +363,11 @@ def test_execution_planner_what_is_not_filled_at_once_is_tried_again_and_never_d
     floor.until(0.9)
     assert floor.account.position_lots == 4_000
     floor.until(2.9)
-    assert floor.sent() == [("buy", "immediate", FIFTH, 1002), *[("buy", "immediate", FIFTH - 4_000, 1002)] * 2]
+    assert floor.sent() == [("buy", "immediate", SIXTH, 1002), *[("buy", "immediate", SIXTH - 4_000, 1002)] * 2]
     assert floor.account.position_lots == 4_000, "nothing was added to what is displayed"
     floor.show({1000: DEEP}, {1002: 10_000})
     floor.until(4)
-    assert floor.account.position_lots == FIFTH
+    assert floor.account.position_lots == SIXTH
 
 
 def test_execution_planner_nothing_is_sent_to_a_book_that_is_not_proven() -> None:
@@ -339,10 +377,53 @@ def test_execution_planner_nothing_is_sent_to_a_book_that_is_not_proven() -> Non
     floor.known.state = BookState.STALE
     floor.decide(1.0)
     floor.until(400)
-    assert len(floor.sent()) == 1 and len(floor.said(Sized)) == 1 and floor.account.position_lots == FIFTH
+    assert len(floor.sent()) == 1 and len(floor.said(Sized)) == 1 and floor.account.position_lots == SIXTH
     floor.known.state = BookState.LIVE
     floor.until(402)
     assert floor.account.position_lots == 0 and len(floor.said(TradeClosed)) == 1
+
+
+@pytest.mark.parametrize("halted", [False, True])
+@pytest.mark.parametrize("latency_ms", [0.0, 1_200.0])
+def test_execution_planner_all_orders_are_called_back_while_the_book_is_not_proven(latency_ms: float, halted: bool) -> None:
+    floor = slow(order_latency_ms=latency_ms)
+    floor.until(0.5)
+    assert len(floor.exchange.open_orders(BTC)) == 1
+    floor.known.state, floor.execution.halted = BookState.STALE, halted
+    if latency_ms:  # The order arrives at a proven book after all, and its end is asked for again.
+        floor.until(1.1)
+        floor.known.state = BookState.LIVE
+        floor.until(1.5)
+        floor.known.state = BookState.STALE
+    floor.until(1 + 3 * latency_ms / 1e3)
+    assert floor.exchange.open_orders(BTC) == [] and floor.account.sleeves.by_decision[1].working_lots == 0
+    assert len(floor.sent()) == 1 and floor.said(OrderChanged)[-1].state == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("least", "sent"),
+    [
+        (5_000_000, [("buy", "post_only", 694, 1000)]),
+        (8_000_000, [("buy", "immediate", 329 + 694, 1002)]),
+        (11_000_000, []),
+    ],
+)
+def test_execution_planner_what_rests_is_not_taken_for_the_sake_of_what_is_too_little(least: int, sent: list[Any]) -> None:
+    floor = Floor()
+    floor.show({1000: DEEP}, {1001: 8_000})
+    floor.decide(1.0)
+    floor.known.spread_bps = 50.0
+    floor.decide(1.0, urgency=0.5)
+    floor.until(4.9)
+    assert floor.account.position_lots == 8_000, "329 lots are late, of the other decision 694 are to rest at 0 s and at 5 s"
+    before = len(floor.sent())
+    floor.known.least = least
+    floor.until(5.5)
+    assert floor.sent()[before:] == sent
+    if sent:
+        shares = [one.shares for one in floor.said(OrderChanged) if one.state == "sent"][-1]
+        assert shares == ({2: 694} if sent[0][1] == "post_only" else {1: 329, 2: 694})
+    assert floor.said(HouseTook) == [], "neither is to end"
 
 
 # Dust
@@ -355,12 +436,13 @@ def test_execution_planner_dust_falls_to_the_house_and_is_crossed_away_later() -
     floor.until(299)
     floor.show({1000: 7_000}, {1001: DEEP})
     floor.until(302)
-    left = FIFTH - 7_000
+    left = SIXTH - 7_000
     (closed,) = floor.said(TradeClosed)
     house = floor.account.sleeves.by_decision[HOUSE]
     assert (house.lots, floor.account.position_lots) == (left, left)
     assert house.cash == -5 * 2001 * left, "it is taken over at the mid"
-    assert closed.pnl == 10 * 1000 * 7_000 + 5 * 2001 * left - 10 * 1001 * FIFTH + closed.fees
+    assert floor.said(HouseTook) == [HouseTook(1, BTC, left, 2001, 5 * 2001 * left)]
+    assert closed.pnl == 10 * 1000 * 7_000 + 5 * 2001 * left - 10 * 1001 * SIXTH + closed.fees
     floor.until(310)
     assert floor.sent()[2:] == [], "too little to be ordered"
     floor.decide(1.0)
@@ -375,11 +457,11 @@ def test_execution_planner_no_sleeve_is_held_for_ever_in_a_wide_book_by_the_leas
     floor.decide(side)
     floor.until(299)
     floor.show({600: DEEP}, {1400: DEEP})
-    floor.known.least = 10 * 900 * FIFTH
+    floor.known.least = 10 * 900 * SIXTH
     floor.until(310)
     assert len(floor.said(TradeClosed)) == 1, "at the mid it is enough, at the price of an order it is not"
     left = floor.account.sleeves.by_decision[HOUSE].lots
-    assert left == (FIFTH if side > 0 else 0), "what is bid is too little, what is asked is not"
+    assert left == (SIXTH if side > 0 else 0), "what is bid is too little, what is asked is not"
 
 
 # Limits
@@ -417,7 +499,29 @@ def test_execution_planner_what_is_late_to_close_keeps_others_from_opening() -> 
     floor = slow()
     for _ in range(10):
         floor.decide(1.0, urgency=0.5)
-    assert len(floor.account.sleeves.by_decision) - 1 == 5
+    assert sorted(floor.account.sleeves.by_decision) == [HOUSE, 1, 2, 3, 4, 5, 6]
+    told = [one.sizing for one in floor.said(Sized)]
+    assert [one["lots"] for one in told] == [*[SIXTH] * 6, *[0] * 5]
+    assert all(one["size"] == 0.0 and not one["probe"] and "late to close" in one["reason"] for one in told[6:])
+    assert len(floor.said(Planned)) == 6
+    sized = floor.execution.sizing(BTC)
+    assert sized is not None and (sized.decision, sized.lots) == (11, 0)
+
+
+def test_execution_planner_a_size_beyond_what_money_can_count_is_told_and_not_traded() -> None:
+    floor = Floor(capital=1e10, kelly_cap=40.0, symbol_max=100.0, gross_max=100.0, vol_budget=10.0)
+    floor.decide(1.0)
+    (sized,) = floor.said(Sized)
+    assert (sized.sizing["lots"], sized.sizing["size"]) == (0, 0.0) and "beyond what can be counted" in sized.sizing["reason"]
+    assert sized.sizing["rawSize"] > 0.0 and set(floor.account.sleeves.by_decision) == {HOUSE} and floor.sent() == []
+
+
+def test_execution_planner_every_symbol_that_takes_orders_has_its_part_of_the_capital() -> None:
+    floor = Floor()
+    floor.known.taking = [BTC, "x:ETHUSDT", "x:SOLUSDT"]
+    floor.decide(1.0)
+    (sized,) = floor.said(Sized)
+    assert (sized.sizing["sleeves_max"], sized.sizing["lots"]) == (18, 500_000_000 // (18 * 10_005))
 
 
 def test_execution_planner_more_decisions_than_sleeves_may_be_are_not_traded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -519,20 +623,86 @@ def test_execution_planner_finer_steps_in_the_middle_of_a_trade_change_no_money(
     assert (one.pnl, one.fees, one.turnover) == (other.pnl, other.fees, other.turnover)
 
 
-def test_execution_planner_another_settlement_never_enters_the_accounts() -> None:
+@pytest.mark.parametrize("restarts", [False, True])
+def test_execution_planner_the_currency_is_that_of_the_first_start_and_what_is_held_is_sold_in_it(restarts: bool) -> None:
     floor = Floor()
     floor.decide(1.0)
     floor.until(1)
-    usual = floor.ctx.settings
-    changed = ExecutionSettings(settlement="USDC", feed_latency_ms=0.0)
+    changed = msgspec.structs.replace(floor.ctx.settings.execution, settlement="USDC", capital=7.0)
     floor.ctx.settings = CoreSettings(execution=changed)
     floor.execution.on_configure()
+    if restarts:
+        floor.restart()
+    portfolio = floor.execution.portfolio
+    assert portfolio is not None
+    assert (floor.execution.currency, portfolio.currency, portfolio.capital) == ("USDT", "USDT", 500_000_000)
     floor.decide(1.0)
-    floor.until(310)
-    assert len(floor.sent()) == 1 and floor.account.position_lots == FIFTH
-    floor.ctx.settings = usual
+    assert len(floor.sent()) == 2
     floor.until(312)
-    assert floor.account.position_lots == 0
+    assert floor.account.position_lots == 0 and len(floor.said(TradeClosed)) == 2
+
+
+def test_execution_planner_before_the_first_start_the_currency_is_the_settings() -> None:
+    floor = Floor(settlement="USDC")
+    assert floor.execution.currency == "USDC"
+    floor.decide(1.0)
+    assert floor.ctx.records == [], "what settles in another currency takes no orders"
+
+
+# Finer steps than can be planned
+
+
+FINER = 10**11
+
+
+def refine(floor: Floor) -> None:
+    """Let a quantity far from the best price tell of lots of which 45,036 old ones are more than an order takes."""
+    floor.refined = True
+    floor.show({1000: 30_000, 999: 30_000}, {1001: 30_000, 1002: 30_000})
+    floor.book.diff(floor.ctx.now_ns, b'[["0.1","0.%017d"]]' % 1, b"[]")
+    floor.exchange.on_steps(BTC, 1, FINER)
+    floor.execution.on_steps(BTC, 1, FINER)
+
+
+def test_execution_planner_more_lots_than_an_order_takes_are_sent_in_parts() -> None:
+    floor = Floor(capital=50.0)
+    for _ in range(2):
+        floor.decide(0.5)
+    floor.until(200)
+    refine(floor)
+    half = 41_645 * FINER
+    assert floor.account.position_lots == 2 * half > LOTS_MAX > half
+    floor.until(300)
+    first = [one for one in floor.said(OrderChanged) if one.state == "sent"][-1]
+    assert floor.sent()[2:] == [("sell", "immediate", LOTS_MAX, 999)] and first.shares == {1: -LOTS_MAX // 2, 2: -LOTS_MAX // 2}
+    floor.show({1010: 30_000, 1009: 30_000}, {1011: 30_000})
+    floor.until(301)
+    assert floor.sent()[3:] == [("sell", "immediate", 2 * half - LOTS_MAX, 1009)]
+    floor.until(302)
+    assert floor.account.position_lots == 0 and len(floor.said(TradeClosed)) == 2
+
+
+def test_execution_planner_a_plan_that_cannot_be_counted_in_finer_lots_is_taken_at_once() -> None:
+    floor = Floor(capital=50.0)
+    floor.known.spread_bps, floor.known.least = 50.0, 10_005 * 45_000
+    floor.decide(1.0, urgency=0.5)
+    deal = floor.execution.deal(1)
+    assert deal is not None and deal.legs[0].plan is not None and deal.legs[0].plan.market.least_lots == 45_450
+    floor.until(1.5)
+    assert floor.sent() == [("buy", "post_only", 83_291, 1000)]
+    refine(floor)
+    assert deal.legs[0].plan is None, "its least order is 45,450e11 lots, more than 2**52"
+    floor.until(3)
+    assert floor.sent()[1:] == [("buy", "immediate", LOTS_MAX, 1002)]
+
+
+def test_execution_planner_a_size_beyond_all_lots_cannot_be_simulated() -> None:
+    floor = Floor()
+    for size in (1e300, 2.0**53 * 1e-6, 4e-7, float("nan")):
+        with pytest.raises(ValueError, match=r"expected a size from one lot, 0.000001, to 2\*\*52") as caught:
+            floor.execution.simulate(BTC, 1, size, 0.5, 300.0)
+        assert caught.type is ValueError
+    assert floor.execution.simulate(BTC, 1, 6e-7, 0.5, 300.0).lots == 1
 
 
 # What is reported from outside
@@ -558,6 +728,54 @@ def test_execution_planner_fills_from_outside_count_once_and_touch_nothing_else(
     assert floor.execution.portfolio is not None and [bytes(one) for one in floor.execution.portfolio.save()] == state
     floor.restart()
     assert floor.execution.is_reported(1, "a") and floor.execution.outside(1).fills == ["a", "b"]
+
+
+def outside(floor: Floor, client: str, size: float = 0.5, price: float = 100.0, fee: float = -0.01, late_ms: int = 0) -> bool:
+    """Report a fill of the first decision; tells whether it was taken."""
+    before = len(floor.said(OutsideFilled))
+    floor.execution.on_outside_fill(OutsideFill(1, floor.ctx.now_ns, 1, client, price, size, fee, START_NS // MS + late_ms))
+    return len(floor.said(OutsideFilled)) > before
+
+
+def test_execution_planner_fills_from_outside_are_believed_within_reason() -> None:
+    floor = Floor()
+    floor.decide(1.0)
+    for strange in (
+        {"price": 50.0},
+        {"price": 150.1},
+        {"size": 1.1e12},
+        {"size": -1.1e12},
+        {"fee": -1.1e12},
+        {"late_ms": -60_001},
+    ):
+        assert not outside(floor, "strange", **strange), strange
+    assert floor.execution.outside(1).fills == [] and floor.execution.outside_fills() == 0 and not floor.execution.is_reported(1, "strange")
+    for n, usual in enumerate(({"price": 50.1}, {"price": 150.0}, {"size": 1e12}, {"size": -1e12}, {"fee": 1e12}, {"late_ms": -60_000})):
+        assert outside(floor, f"usual{n}", **usual), usual
+    assert floor.execution.outside_fills() == 6
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_execution_planner_what_fills_outside_cost_is_taught_once_a_side_as_one_execution(restarts: bool) -> None:
+    floor = Floor()
+    taught: list[tuple[str, float, float, float]] = []
+    floor.decide(1.0)
+    floor.until(10)
+    outside(floor, "a", 1.0, 100.25, late_ms=4_000)
+    outside(floor, "b", 3.0, 100.35, late_ms=9_000)
+    outside(floor, "c", -2.0, 100.00, late_ms=-500)
+    floor.until(309.9)
+    if restarts:
+        floor.restart()
+    floor.execution.reported = lambda *told: taught.append(told)
+    assert taught == []
+    floor.until(310)
+    (symbol, *sold), (_, *bought) = taught
+    assert symbol == BTC and sold == pytest.approx([2e-6, 1e4 * (1 - 100.00 / 100.05), 0.0])
+    assert bought == pytest.approx([4e-6, 1e4 * (100.325 / 100.05 - 1), 9.0]), "the mean price of both, and the last of them"
+    outside(floor, "d", 1.0, 100.25, late_ms=310_000)
+    floor.until(700)
+    assert len(taught) == 2
 
 
 # Restarts

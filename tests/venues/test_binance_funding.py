@@ -96,6 +96,53 @@ def test_execution_planner_funding_beyond_belief_is_refused() -> None:
     assert fed.engine.rejection is not None and "a mark above 0" in fed.engine.rejection
 
 
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ({"mark": "90000.1"}, "expected a mark within 1/2 of the mid, 60000.0, found 90000.1"),
+        ({"mark": "29999.9"}, "expected a mark within 1/2 of the mid, 60000.0, found 29999.9"),
+        ({"next_ms": T_MS + 2 * 86_400_000 + 1, "at_ms": T_MS}, "expected a funding time within 172800000 ms"),
+    ],
+)
+def test_execution_planner_funding_far_from_the_market_or_from_now_is_refused_and_forgotten(said: dict[str, Any], found: str) -> None:
+    fed = Fed()
+    fed.take(update())
+    fed.take(update(**said))
+    assert fed.engine.rejection is not None and found in fed.engine.rejection
+    (paid,) = fed.take(update(next_ms=T_MS + 28_800_000, at_ms=T_MS + 1))
+    assert (paid.mark, paid.rate, paid.paid) == ("61000.50", "0.00010000", -152_501_250)
+
+
+@pytest.mark.parametrize("said", [{"mark": "90000"}, {"mark": "30000"}, {"next_ms": T_MS + 2 * 86_400_000, "at_ms": T_MS}])
+def test_execution_planner_funding_at_the_limits_of_belief_is_taken(said: dict[str, Any]) -> None:
+    fed = Fed()
+    fed.take(update(**said))
+    assert fed.engine.rejection is None
+    paid = fed.take(update(next_ms=T_MS + 2 * 86_400_000 + 1, at_ms=T_MS + 2 * 86_400_000))
+    assert [one.mark for one in paid] == [said.get("mark", "61000.50")]
+
+
+def test_execution_planner_funding_is_paid_among_sleeves_that_hold_opposite_things() -> None:
+    fed = Fed()
+    fed.account.sleeves.open(2, 0, -HELD)
+    fed.account.sleeves.submit(2, {2: -HELD})
+    fed.portfolio.fill(SYMBOL, 2, HELD, 15_000 * 10**8, 0, 0)
+    fed.take(update())
+    (paid,) = fed.take(update(next_ms=T_MS + 28_800_000, at_ms=T_MS + 1))
+    assert paid == FundingPaid(SYMBOL, 0, "61000.50", "0.00010000", T_MS, 0)
+    sleeves = fed.account.sleeves.by_decision
+    assert (sleeves[1].funding, sleeves[2].funding, fed.account.funding) == (-152_501_250, 152_501_250, 0)
+    fed.portfolio.check()
+
+
+def test_execution_planner_funding_of_a_symbol_that_holds_nothing_is_not_paid() -> None:
+    fed = Fed()
+    fed.account.sleeves.submit(2, {1: -HELD})
+    fed.portfolio.fill(SYMBOL, 2, HELD, 15_000 * 10**8, 0, 0)
+    fed.take(update())
+    assert fed.take(update(next_ms=T_MS + 28_800_000, at_ms=T_MS + 1)) == []
+
+
 def test_execution_planner_funding_that_is_awaited_survives_a_restart() -> None:
     fed = Fed()
     fed.take(update())

@@ -30,7 +30,9 @@ def plan(engine: Engine, symbol: str, request: readings.SimulateRequest) -> read
     """Return how an order would be traded now, and at what cost. Raises ``Refused``, and ``ValueError`` for one that cannot be planned."""
     side = 1 if request.side == "buy" else -1
     made = engine.execution.simulate(symbol, side, request.size, request.urgency, request.horizon_s)
-    return _plan(symbol, side, request.urgency, request.horizon_s, made)
+    terms = engine.known.terms(symbol)
+    assert terms is not None, "what was planned has terms"
+    return _plan(symbol, side, request.urgency, request.horizon_s, made, terms.lot)
 
 
 def plans(engine: Engine, decision: int) -> readings.DecisionPlans | None:
@@ -114,6 +116,8 @@ def _why_not(engine: Engine) -> str | None:
     """Return why nothing can be traded now."""
     if not engine.settings.execution.trade:
         return "expected trading on paper, found it switched off: set execution.trade"
+    if engine.halted:
+        return "expected a disk that keeps what is decided, found it refusing: trading stands still until it takes again"
     live = [symbol for symbol, _ in engine.microstructure.live()]
     tradable = engine.known.tradable()
     if not tradable:
@@ -278,11 +282,11 @@ def _limits(engine: Engine, held: Portfolio, equity: int) -> list[readings.Limit
     return found
 
 
-def _plan(symbol: str, side: int, urgency: float, horizon_s: float, plan: Plan) -> readings.Plan:
-    market, lot = plan.market, plan.market.lot
+def _plan(symbol: str, side: int, urgency: float, horizon_s: float, plan: Plan, lot: Step) -> readings.Plan:
+    market = plan.market
     return readings.Plan(
         symbol=name_of(symbol),
-        size=plan.lots * lot,
+        size=lot.number(plan.lots),
         side=side_of(side),
         urgency=urgency,
         horizon_s=horizon_s,
@@ -298,7 +302,7 @@ def _plan(symbol: str, side: int, urgency: float, horizon_s: float, plan: Plan) 
             plan.cost.fees_bps,
             plan.cost.timing_risk_bps,
         ),
-        slices=[readings.Slice(one.t_s, one.lots * lot) for one in plan.slices],
+        slices=[readings.Slice(one.t_s, lot.number(one.lots)) for one in plan.slices],
         inputs=readings.PlanInputs(
             mid=market.mid,
             spread_bps=market.spread_bps,
@@ -337,7 +341,7 @@ def _leg(engine: Engine, deal: Deal, leg: Leg) -> readings.DecisionPlan:
         leg=leg.kind,
         ts_ms=leg.start_ns // NANOS_PER_MS,
         size=account.sleeves.lot.number(leg.side * leg.lots),
-        plan=_plan(symbol, leg.side, leg.plan.urgency, leg.horizon_s, leg.plan) if leg.plan is not None else None,
+        plan=_plan(symbol, leg.side, leg.plan.urgency, leg.horizon_s, leg.plan, account.sleeves.lot) if leg.plan is not None else None,
         costs=readings.Costs(
             filled=account.sleeves.lot.number(analysis.lots),
             average_price=analysis.average_price,

@@ -71,8 +71,8 @@ BEAT_NS = 100 * NANOS_PER_MS
 CHAINS_MAX = 8
 """Posted chains that may be read at the same time: each may be megabytes."""
 CHAIN_TIMEOUT_S = 60.0
-CHAIN_AHEAD_MS = 60_000
-"""How far the clock of a chain may be ahead of the engine's."""
+AHEAD_MS = 60_000
+"""How far the clock of what is posted may be ahead of the engine's."""
 DECISION_DIGITS_MAX = 18
 NO_WORKS: Mapping[str, Work] = {}
 SAFE_EVERY_S = 0.05
@@ -738,9 +738,10 @@ class Runner:
             raise UnknownDecision(f"expected a decision of the last {DECISIONS_KEPT:,}, found {report.decision_id!r}")
         if execution.is_reported(decision, report.client_fill_id):
             raise AlreadyReported(f"expected a fill that was not reported before, found {report.client_fill_id!r} of decision {decision}")
-        if not execution.is_believable(decision, report.price, report.size, report.fee, report.ts_ms):
+        early = report.ts_ms <= self._now_ns() // NANOS_PER_MS + AHEAD_MS
+        if not early or not execution.is_believable(decision, report.price, report.size, report.fee, report.ts_ms):
             raise Invalid(
-                "expected a fill of the decision: a price within half of its mid, a ts_ms not before it, numbers up to 1e12, "
+                "expected a fill of the decision: a price within half of its mid, a ts_ms not before it nor of the future, numbers up to 1e12, "
                 f"found price {report.price:g}, size {report.size:g}, fee {report.fee:g}, ts_ms {report.ts_ms}"
             )
         if execution.outside_fills() >= OUTSIDE_FILLS_IN_ALL:
@@ -805,7 +806,7 @@ def _check_chain(body: bytes, now_ms: int) -> None:
     """Raise where a posted chain is none; called on a thread."""
     try:
         ts_ms = chain.read(body).ts_ms
-        if ts_ms is not None and ts_ms > now_ms + CHAIN_AHEAD_MS:
+        if ts_ms is not None and ts_ms > now_ms + AHEAD_MS:
             raise ValueError(f"expected ts_ms of now, {now_ms}, or before, found {ts_ms}: in the future")
     except msgspec.ValidationError as error:
         raise Invalid(str(error)) from None
