@@ -741,7 +741,7 @@ class Runner:
         early = report.ts_ms <= self._now_ns() // NANOS_PER_MS + AHEAD_MS
         if not early or not execution.is_believable(decision, report.price, report.size, report.fee, report.ts_ms):
             raise Invalid(
-                "expected a fill of the decision: a price within half of its mid, a ts_ms not before it nor of the future, numbers up to 1e12, "
+                "expected a fill of the decision: a price within half of its mid, ts_ms from then to now, numbers up to 1e12, "
                 f"found price {report.price:g}, size {report.size:g}, fee {report.fee:g}, ts_ms {report.ts_ms}"
             )
         if execution.outside_fills() >= OUTSIDE_FILLS_IN_ALL:
