@@ -258,6 +258,7 @@ def test_the_listing_comes_first_and_then_every_stream_from_its_own_address() ->
             ("/public/stream", "depth@100ms"),
             ("/public/stream", "bookTicker"),
             ("/market/stream", "aggTrade"),
+            ("/market/stream", "markPrice"),
         }
         health = one.feed.health()
         assert (health.venue, health.connections, health.attempts, health.reconnects, health.reason) == ("binance-usdm", 2, 2, 0, "")
@@ -520,7 +521,7 @@ def test_trades_alone_that_do_not_flow_are_a_silent_connection() -> None:
     async def test(here: Venue, follow: Callable[..., Followed]) -> None:
         here.muted = {"btcusdt@aggTrade"}
         one = follow("usdm", [BTC])
-        await one.flows(DEPTH[BTC])
+        await one.flows(DEPTH[BTC], "btcusdt@markPrice")  # Which goes on, and says nothing of trades.
         await one.passes(9.0)
         assert here.tried == 2
         await one.passes(3.0)

@@ -40,11 +40,13 @@ def test_every_market_is_a_plan_on_its_own_hosts() -> None:
         ("spot", "BTCUSDT", {"btcusdt@depth@100ms": "/stream", "btcusdt@bookTicker": "/stream", "btcusdt@trade": "/stream"}),
         (
             *("usdm", "BTCUSDT"),
-            {"btcusdt@depth@100ms": "/public/stream", "btcusdt@bookTicker": "/public/stream", "btcusdt@aggTrade": "/market/stream"},
+            {"btcusdt@depth@100ms": "/public/stream", "btcusdt@bookTicker": "/public/stream", "btcusdt@aggTrade": "/market/stream"}
+            | {"btcusdt@markPrice": "/market/stream"},
         ),
         (
             *("coinm", "BTCUSD_PERP"),
-            {"btcusd_perp@depth@100ms": "/stream", "btcusd_perp@bookTicker": "/stream", "btcusd_perp@aggTrade": "/stream"},
+            {"btcusd_perp@depth@100ms": "/stream", "btcusd_perp@bookTicker": "/stream", "btcusd_perp@aggTrade": "/stream"}
+            | {"btcusd_perp@markPrice": "/stream"},
         ),
     ],
 )

@@ -25,6 +25,8 @@ class Stream(msgspec.Struct, frozen=True):
     """Where on the host it is served, with a leading slash."""
     steady: bool = False
     """Whether it never falls silent in a market that trades, so that silence is a fault."""
+    aside: bool = False
+    """Whether it flows by a clock of the venue's own, whatever becomes of the others, so that it says nothing of them."""
 
 
 class Request(msgspec.Struct, frozen=True):

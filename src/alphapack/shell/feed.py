@@ -108,6 +108,7 @@ class Line:
         self.steady = {
             name: Silence(settings.silence_s, settings.patience_max_s, now_s) for name, one in self.streams.items() if one.steady
         }
+        self.aside = frozenset(name for name, one in self.streams.items() if one.aside)
         self.connection: Connection | None = None
         """The newest one."""
 
@@ -327,7 +328,7 @@ class Connection:
         while True:
             await asyncio.sleep(TICK_S)
             before_s, now_s = now_s, self._clock()
-            heard = self._heard.copy()
+            heard = self._heard - line.aside
             self._heard.clear()
             self._last_s.update(dict.fromkeys(heard, now_s))
             if not self._subscribed:

@@ -68,7 +68,7 @@ _STREAM = re.compile(r"![A-Za-z@_0-9]+|[^@\s!]+@[A-Za-z][A-Za-z0-9_@]*")
 _SYMBOL = re.compile(r"[A-Z0-9_.-]{1,20}")
 _OWN_HOST = re.compile(r"(?:127\.0\.0\.1|localhost|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE)
 _SPEEDS = frozenset(b"%dms" % interval for interval in (0, 100, 250, 500, 1_000))
-_ROUTED = {"public": frozenset({b"depth", b"bookTicker", b"trade"}), "market": frozenset({b"aggTrade"})}
+_ROUTED = {"public": frozenset({b"depth", b"bookTicker", b"trade"}), "market": frozenset({b"aggTrade", b"markPrice"})}
 """What USD-M sends on each of its addresses."""
 
 

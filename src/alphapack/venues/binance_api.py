@@ -87,13 +87,14 @@ class BinanceApi:
         self._notice = msgspec.json.Decoder(_Notice)
 
     def streams(self, symbol: str) -> tuple[Stream, ...]:
-        """Return depth, ticker and trades of a symbol."""
+        """Return depth, ticker and trades of a symbol, and where it pays funding its mark price, which tells the rate."""
         name, site = symbol.lower(), self._site
-        return (
+        streams = (
             Stream(f"{name}@depth@100ms", symbol, site.book_path, steady=True),
             Stream(f"{name}@bookTicker", symbol, site.book_path),
             Stream(f"{name}@{site.trade}", symbol, site.trade_path),
         )
+        return streams if self._market == "spot" else (*streams, Stream(f"{name}@markPrice", symbol, site.trade_path, aside=True))
 
     def subscribe(self, streams: Sequence[Stream], request_id: int) -> str:
         """Return the message that begins the streams."""
