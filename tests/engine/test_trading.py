@@ -43,7 +43,7 @@ from alphapack.engine.known import Known
 from alphapack.engine.ports import Busy, Invalid
 from alphapack.models.sleeves import HOUSE
 from alphapack.models.volatility import MINUTES_MIN
-from alphapack.services.execution import OUTSIDE_FILLS_MAX
+from alphapack.services.outside import OUTSIDE_FILLS_MAX
 from alphapack.shell import candle_files, captures
 from alphapack.shell.clock import SetClock
 from alphapack.shell.offloop import steps
@@ -534,7 +534,7 @@ async def refused(settled: Engine, decisions: list[DecisionMade], monkeypatch: p
     runner = Runner(app.build(), source="test", config=dict)
     runner.engine.load(settled.save())
     monkeypatch.setattr(runner, "_admit", lambda what: None)
-    execution, now_ns = runner.engine.execution, runner.engine.now_ns
+    outside, now_ns = runner.engine.outside, runner.engine.now_ns
     mid = decisions[0].features["mid"]
 
     async def report(decision: DecisionMade, **said: Any) -> None:
@@ -545,10 +545,10 @@ async def refused(settled: Engine, decisions: list[DecisionMade], monkeypatch: p
         with pytest.raises(Invalid, match="expected a fill of the decision: a price within half of its mid"):
             await report(decisions[0], **said)
     for n in range(OUTSIDE_FILLS_MAX):
-        execution.on_outside_fill(OutsideFill(0, now_ns, decisions[0].decision, f"f{n}", mid, 0.5, -0.01, now_ns // 1_000_000))
+        outside.on_fill(OutsideFill(0, now_ns, decisions[0].decision, f"f{n}", mid, 0.5, -0.01, now_ns // 1_000_000))
     with pytest.raises(Invalid, match="expected at most 100 fills of a decision"):
         await report(decisions[0])
-    monkeypatch.setattr("alphapack.shell.runner.OUTSIDE_FILLS_IN_ALL", execution.outside_fills())
+    monkeypatch.setattr("alphapack.shell.runner.OUTSIDE_FILLS_IN_ALL", outside.fills())
     with pytest.raises(Busy, match="reported fills of the decisions that are kept"):
         await report(decisions[1])
 

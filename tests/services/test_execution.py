@@ -21,6 +21,7 @@ from alphapack.models.sleeves import HOUSE
 from alphapack.services import execution as service
 from alphapack.services.exchange import LOTS_MAX, Exchange
 from alphapack.services.execution import Execution, Forecast, Refused
+from alphapack.services.outside import Outside
 
 MS, S = 1_000_000, 1_000_000_000
 START_NS = 1_700_000_000 * S
@@ -106,14 +107,16 @@ class Floor:
         self.exchange = Exchange(self.ctx, self.known.market, self.known.terms, lambda symbol: None)
         self.execution = Execution(self.ctx, self.exchange, self.known)
         self.exchange.listener = self.execution
+        self.outside = Outside(self.ctx, self.known.adv)
         self.known.currency = lambda: self.execution.currency
 
     def restart(self) -> None:
         """Go on with what was saved."""
-        states = self.exchange.save(), self.execution.save()
+        states = self.exchange.save(), self.execution.save(), self.outside.save()
         self.build()
         self.exchange.load(states[0])
         self.execution.load(states[1])
+        self.outside.load(states[2])
 
     # Time and the market
 
@@ -132,7 +135,7 @@ class Floor:
 
     def fire(self) -> None:
         self.ctx.now_ns, _, timer, argument = heapq.heappop(self.ctx.timers)
-        (self.exchange if timer == "exchange" else self.execution).on_timer(argument)
+        {"exchange": self.exchange, "execution": self.execution, "outside": self.outside}[timer].on_timer(argument)
         self.check()
 
     def check(self) -> None:
@@ -168,6 +171,7 @@ class Floor:
     def decide(self, exposure: float, urgency: float = 1.0, horizon_s: int = HORIZON_S) -> int:
         self.decisions += 1
         decision = Decision(self.decisions, self.ctx.now_ns, BTC, "test", exposure, urgency, horizon_s, 0.9, {"mid": 100.05})
+        self.outside.on_decision(decision)
         self.execution.on_decision(decision)
         self.check()
         return decision.id
@@ -538,7 +542,7 @@ def test_execution_planner_a_symbol_without_forecast_makes_no_size() -> None:
     floor.known.vol = None
     floor.decide(1.0)
     floor.until(5)
-    assert floor.ctx.records == [] and floor.execution.sizing(BTC) is None and floor.execution.knows(1)
+    assert floor.ctx.records == [] and floor.execution.sizing(BTC) is None and floor.outside.knows(1)
     with pytest.raises(Refused, match="a forecast of volatility"):
         floor.execution.simulate(BTC, 1, 0.001, 0.5, 300.0)
 
@@ -715,25 +719,25 @@ def test_execution_planner_fills_from_outside_count_once_and_touch_nothing_else(
     state = [bytes(one) for one in floor.execution.portfolio.save()] if floor.execution.portfolio is not None else []
 
     def report(decision: int, client: str, size: float) -> None:
-        floor.execution.on_outside_fill(OutsideFill(1, floor.ctx.now_ns, decision, client, 100.0, size, -0.01, 1_700_000_000_000))
+        floor.outside.on_fill(OutsideFill(1, floor.ctx.now_ns, decision, client, 100.0, size, -0.01, 1_700_000_000_000))
 
     report(99, "a", 1.0)
-    assert floor.said(OutsideFilled) == [] and not floor.execution.knows(99)
+    assert floor.said(OutsideFilled) == [] and not floor.outside.knows(99)
     report(1, "a", 0.5)
     report(1, "a", 0.5)
     report(1, "a", 0.7)
     report(1, "b", -0.2)
     assert [(one.decision, one.client_fill_id, one.size) for one in floor.said(OutsideFilled)] == [(1, "a", 0.5), (1, "b", -0.2)]
-    assert floor.execution.outside(1).position == pytest.approx(0.3) and floor.execution.outside(2).fills == []
+    assert floor.outside.of(1).position == pytest.approx(0.3) and floor.outside.of(2).fills == []
     assert floor.execution.portfolio is not None and [bytes(one) for one in floor.execution.portfolio.save()] == state
     floor.restart()
-    assert floor.execution.is_reported(1, "a") and floor.execution.outside(1).fills == ["a", "b"]
+    assert floor.outside.is_reported(1, "a") and floor.outside.of(1).fills == ["a", "b"]
 
 
 def outside(floor: Floor, client: str, size: float = 0.5, price: float = 100.0, fee: float = -0.01, late_ms: int = 0) -> bool:
     """Report a fill of the first decision; tells whether it was taken."""
     before = len(floor.said(OutsideFilled))
-    floor.execution.on_outside_fill(OutsideFill(1, floor.ctx.now_ns, 1, client, price, size, fee, START_NS // MS + late_ms))
+    floor.outside.on_fill(OutsideFill(1, floor.ctx.now_ns, 1, client, price, size, fee, START_NS // MS + late_ms))
     return len(floor.said(OutsideFilled)) > before
 
 
@@ -749,10 +753,10 @@ def test_execution_planner_fills_from_outside_are_believed_within_reason() -> No
         {"late_ms": -60_001},
     ):
         assert not outside(floor, "strange", **strange), strange
-    assert floor.execution.outside(1).fills == [] and floor.execution.outside_fills() == 0 and not floor.execution.is_reported(1, "strange")
+    assert floor.outside.of(1).fills == [] and floor.outside.fills() == 0 and not floor.outside.is_reported(1, "strange")
     for n, usual in enumerate(({"price": 50.1}, {"price": 150.0}, {"size": 1e12}, {"size": -1e12}, {"fee": 1e12}, {"late_ms": -60_000})):
         assert outside(floor, f"usual{n}", **usual), usual
-    assert floor.execution.outside_fills() == 6
+    assert floor.outside.fills() == 6
 
 
 @pytest.mark.parametrize("restarts", [False, True])
@@ -767,7 +771,7 @@ def test_execution_planner_what_fills_outside_cost_is_taught_once_a_side_as_one_
     floor.until(309.9)
     if restarts:
         floor.restart()
-    floor.execution.reported = lambda *told: taught.append(told)
+    floor.outside.learnt = lambda *told: taught.append(told)
     assert taught == []
     floor.until(310)
     (symbol, *sold), (_, *bought) = taught

@@ -8,12 +8,13 @@ from alphapack.domain.market import NANOS_PER_MS, Step, name_of
 from alphapack.domain.money import UNITS
 from alphapack.domain.trading import Fill, Order, side_of
 from alphapack.engine.engine import Engine
+from alphapack.models.deals import Deal, Leg, flow_of
 from alphapack.models.planner import Plan
 from alphapack.models.portfolio import Account, Portfolio
 from alphapack.models.sizing import Sizing
 from alphapack.models.sleeves import HOUSE, Sleeve
 from alphapack.models.tca import HORIZONS_S, Markouts, analyse
-from alphapack.services.execution import Deal, Leg, Refused, flow_of
+from alphapack.services.execution import Refused
 
 _T = TypeVar("_T")
 

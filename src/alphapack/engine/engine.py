@@ -38,6 +38,7 @@ from alphapack.domain.inputs import (
     Shed,
 )
 from alphapack.domain.market import NANOS_PER_S, base_of, name_of, symbol_id, venue_of
+from alphapack.domain.trading import Decision
 from alphapack.engine.digest import Digest
 from alphapack.engine.draws import Draws
 from alphapack.engine.known import Known
@@ -57,6 +58,8 @@ from alphapack.services.impact import TIMER as IMPACT_TIMER
 from alphapack.services.impact import Impacts
 from alphapack.services.microstructure import MICROPRICE, TICK_NS, Judge, Microstructure
 from alphapack.services.options import Options
+from alphapack.services.outside import TIMER as OUTSIDE_TIMER
+from alphapack.services.outside import Outside
 from alphapack.services.volatility import TIMER as VOLATILITY_TIMER
 from alphapack.services.volatility import Volatility
 
@@ -165,9 +168,10 @@ class Engine:
         self.exchange = Exchange(self, known.market, known.terms, known.impact_of_lots)
         self.execution = Execution(self, self.exchange, known)
         self.exchange.listener = self.execution
-        self.execution.reported = self.impacts.on_fill
+        self.outside = Outside(self, known.adv)
+        self.outside.learnt = self.impacts.on_fill
         self.decisions = Decisions(self, known.tradable, self.decision_context)
-        self.decisions.decided = self.execution.on_decision
+        self.decisions.decided = self._on_decision
         self.microstructure.broke = self.exchange.on_broken
         self.microstructure.refined = self._on_refined
         self._services: list[Service] = [
@@ -179,6 +183,7 @@ class Engine:
             self.exchange,
             self.execution,
             self.decisions,
+            self.outside,
         ]
         self._timer_handlers: dict[str, Callable[[str], None]] = {
             "microstructure": lambda _: self.microstructure.on_tick(),
@@ -187,6 +192,7 @@ class Engine:
             EXCHANGE_TIMER: self.exchange.on_timer,
             EXECUTION_TIMER: self.execution.on_timer,
             DECISIONS_TIMER: self.decisions.on_timer,
+            OUTSIDE_TIMER: self.outside.on_timer,
         }
         self._handlers: dict[type, Callable[[AnyInput], None]] = {
             Configure: self._on_configure,
@@ -329,6 +335,10 @@ class Engine:
         if touched is not None and touched.facts.symbol in self.exchange.resting:
             self.exchange.on_market(touched.facts.symbol)
 
+    def _on_decision(self, decision: Decision) -> None:
+        self.outside.on_decision(decision)
+        self.execution.on_decision(decision)
+
     def _on_refined(self, symbol: str) -> None:
         """Count orders and positions of a symbol in the steps that its book has now, where these are parts of those before."""
         account = self.execution.account(symbol)
@@ -342,7 +352,7 @@ class Engine:
 
     def _on_outside_fill(self, entry: AnyInput) -> None:
         assert isinstance(entry, OutsideFill)
-        self.execution.on_outside_fill(entry)
+        self.outside.on_fill(entry)
 
     def _hand_candles(self, handle: Callable[[Any], None], event: AnyWireEvent) -> None:
         try:

@@ -7,20 +7,19 @@ A sleeve is to hold its size until its horizon and nothing from then on.
 
 import math
 from collections import deque
-from collections.abc import Callable
 from fractions import Fraction
 from typing import Protocol
 
 import msgspec
 
 from alphapack.domain.context import Context
-from alphapack.domain.events import Crossed, FrameError, FundingPaid, FundingRate, HouseTook, OutsideFilled, Planned, Sized, TradeClosed
-from alphapack.domain.inputs import OutsideFill
+from alphapack.domain.events import Crossed, FrameError, FundingPaid, FundingRate, HouseTook, Planned, Sized, TradeClosed
 from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, BookState
 from alphapack.domain.money import MONEY_MAX, UNITS, split, worth, worth_at_half_ticks
 from alphapack.domain.trading import Decision, Fill, Order, OrderKind, Terms, side_of
 from alphapack.models import planner, sizing
 from alphapack.models.book import FeatureBook
+from alphapack.models.deals import Deal, Leg, flow_of
 from alphapack.models.impact import Impact
 from alphapack.models.planner import Plan
 from alphapack.models.portfolio import ACCOUNTS_MAX, Account, Limits, Portfolio
@@ -45,81 +44,9 @@ FUNDING_AHEAD_MS = 2 * 86_400_000
 MARK_OFF_MAX = Fraction(1, 2)
 """A mark further from the mid is not believed."""
 TRADES_KEPT = 300
-DECISIONS_KEPT = 2_000
-"""Decisions of which an outside executor may report fills."""
-OUTSIDE_FILLS_MAX = 100
-"""Of one decision."""
-OUTSIDE_FILLS_IN_ALL = 20_000
-OUTSIDE_MAX = 1e12
-"""Price, size or fee beyond it is none."""
-OUTSIDE_EARLY_MS = 60_000
-"""How far the clock of an outside executor may be behind."""
-OUTSIDE = "outside"
 MARKOUT = "markout"
 MARKED_KEPT = 2_000
 YEAR_S = 31_536_000
-
-
-class Leg(msgspec.Struct):
-    """The way of a sleeve into its position, or out of it."""
-
-    kind: str
-    side: int
-    lots: int
-    from_lots: int
-    """What the sleeve held at its start, signed."""
-    start_ns: int
-    horizon_s: float
-    decision_mid: int
-    """In half ticks."""
-    plan: Plan | None
-    """None: take it all at once, for there is no time or nothing to plan with."""
-    flow: tuple[float, float]
-    """What the market had traded at its start: lots, and lots times ticks."""
-    fills: list[LegFill] = []
-    end_flow: tuple[float, float] | None = None
-    horizon_mid: int | None = None
-
-
-class Deal(msgspec.Struct):
-    """One decision that was given a size, and what became of it."""
-
-    decision: Decision
-    size_lots: int
-    until_ns: int
-    probe: bool
-    legs: list[Leg]
-    sleeve: Sleeve | None = None
-    """As it was when it closed."""
-
-
-class OutsideSide(msgspec.Struct):
-    """What an outside executor has reported of one decision on one side."""
-
-    size: float = 0.0
-    value: float = 0.0
-    last_ms: int = 0
-
-
-class Outside(msgspec.Struct):
-    """What an outside executor has reported of one decision."""
-
-    position: float = 0.0
-    """In base units."""
-    fills: list[str] = []
-    """Ids of the fills, the executor's own."""
-    sides: list[OutsideSide] = msgspec.field(default_factory=lambda: [OutsideSide(), OutsideSide()])
-    """Sold, bought."""
-
-
-class Recent(msgspec.Struct, frozen=True, array_like=True):
-    """What is kept of a decision so that an outside executor may report its fills."""
-
-    symbol: str
-    ts_ms: int
-    mid: float
-    """In units of price; 0 where it was not known."""
-    half_spread_bps: float
 
 
 class Orders(Protocol):
@@ -202,8 +129,6 @@ class _Saved(msgspec.Struct, array_like=True):
     sized: dict[str, Sizing]
     newest: str
     sigmas: dict[str, float]
-    recent: dict[int, Recent]
-    outside: dict[int, Outside]
     funding: dict[str, FundingRate]
     markouts: Markouts
     marked: dict[int, dict[int, float | None]]
@@ -225,10 +150,6 @@ class Execution:
         self._done: deque[Deal] = deque(maxlen=TRADES_KEPT)
         self._sized: dict[str, Sizing] = {}
         self._newest = ""
-        self._recent: dict[int, Recent] = {}
-        self.reported: Callable[[str, float, float, float], object] = lambda symbol, share, cost_bps, duration_s: None
-        """Told what a fill outside cost against the decision's mid beyond half the spread, by its share of a day's volume."""
-        self._outside: dict[int, Outside] = {}
         self._funding: dict[str, FundingRate] = {}
         self._markouts = Markouts()
         self._marked: dict[int, dict[int, float | None]] = {}
@@ -258,13 +179,6 @@ class Execution:
     def on_decision(self, decision: Decision) -> None:
         """Size a decision, plan it, and open its sleeve."""
         symbol = decision.symbol
-        features = decision.features
-        half_spread_bps = 0.5 * features.get("spread_bps", 0.0)
-        self._recent[decision.id] = Recent(symbol, decision.ts_ns // NANOS_PER_MS, features.get("mid", 0.0), half_spread_bps)
-        if len(self._recent) > DECISIONS_KEPT:
-            oldest = next(iter(self._recent))
-            del self._recent[oldest]
-            self._outside.pop(oldest, None)
         portfolio, found, forecast = self.portfolio, self._live(symbol), self._known.forecast(symbol, -(-decision.horizon_s // 60))
         if portfolio is None or found is None or forecast is None:
             return
@@ -452,9 +366,6 @@ class Execution:
         if argument == MARKOUT:
             self._take_markouts()
             return
-        if argument.startswith(OUTSIDE):
-            self._learn_outside(int(argument.removeprefix(OUTSIDE)))
-            return
         self._wait()
         phase = self._ctx.now_ns // STEP_NS % PHASES
         for place, (symbol, account) in enumerate(portfolio.accounts.items()):
@@ -640,10 +551,10 @@ class Execution:
         self._markouts.refine(symbol, by_price)
         for deal in self._deals.values():
             if deal.decision.symbol == symbol:
-                _refine(deal, by_price, by_lot)
+                deal.refine(by_price, by_lot)
         for deal in self._done:
             if deal.decision.symbol == symbol:
-                _refine(deal, by_price, by_lot)
+                deal.refine(by_price, by_lot)
 
     def on_funding(self, event: FundingRate) -> None:
         """Take a funding rate: when a later funding time is told than before, the one before has passed and is paid by what is held.
@@ -669,43 +580,6 @@ class Execution:
             return  # Older than what is known.
         if before is not None or len(self._funding) < ACCOUNTS_MAX:
             self._funding[event.symbol] = event
-
-    def on_outside_fill(self, entry: OutsideFill) -> None:
-        """Take a fill that an outside executor reports; what was reported before, or is of no decision that is kept, changes nothing."""
-        recent = self._recent.get(entry.decision)
-        if recent is None or self.is_reported(entry.decision, entry.client_fill_id):
-            return
-        if not self.is_believable(entry.decision, entry.price, entry.size, entry.fee, entry.venue_ms):
-            return
-        if entry.decision not in self._outside:
-            self._outside[entry.decision] = Outside()
-            self._ctx.after(self._ctx.settings.router.horizon_s * NANOS_PER_S, TIMER, f"{OUTSIDE} {entry.decision}")
-        outside = self._outside[entry.decision]
-        outside.fills.append(entry.client_fill_id)
-        outside.position += entry.size
-        side = outside.sides[entry.size > 0.0]
-        side.size, side.value = side.size + abs(entry.size), side.value + abs(entry.size) * entry.price
-        side.last_ms = max(side.last_ms, entry.venue_ms)
-        self._ctx.emit(
-            OutsideFilled(entry.decision, entry.client_fill_id, recent.symbol, entry.price, entry.size, entry.fee, entry.venue_ms)
-        )
-
-    def is_believable(self, decision: int, price: float, size: float, fee: float, venue_ms: int) -> bool:
-        """Tell whether a fill outside can be one of a decision: not from before it, near its mid, of a size that can be added up."""
-        recent = self._recent[decision]
-        near = recent.mid <= 0.0 or abs(price / recent.mid - 1.0) <= MARK_OFF_MAX
-        return near and max(price, abs(size), abs(fee)) <= OUTSIDE_MAX and venue_ms >= recent.ts_ms - OUTSIDE_EARLY_MS
-
-    def _learn_outside(self, decision: int) -> None:
-        """Teach what a decision has cost outside, all its fills of a side together: one execution."""
-        recent, outside = self._recent.get(decision), self._outside.get(decision)
-        adv = self._known.adv(recent.symbol) if recent is not None else None
-        if recent is None or outside is None or adv is None or recent.mid <= 0.0:
-            return
-        for sign, side in zip((-1.0, 1.0), outside.sides, strict=True):
-            if side.size > 0.0:
-                cost_bps = sign * 1e4 * (side.value / side.size / recent.mid - 1.0) - recent.half_spread_bps
-                self.reported(recent.symbol, side.size / adv, cost_bps, max(0.0, (side.last_ms - recent.ts_ms) / 1e3))
 
     def _close(self, symbol: str, sleeve: Sleeve, book: FeatureBook, mid: int) -> None:
         deal = self._deals.pop(sleeve.decision)
@@ -750,22 +624,6 @@ class Execution:
             found.append((deal, account.sleeves.by_decision[deal.decision.id]))
         return sorted(found, key=lambda one: -one[0].decision.id)
 
-    def knows(self, decision: int) -> bool:
-        """Tell whether fills of a decision can be reported."""
-        return decision in self._recent
-
-    def is_reported(self, decision: int, client_fill_id: str) -> bool:
-        """Tell whether a fill was reported before."""
-        return decision in self._outside and client_fill_id in self._outside[decision].fills
-
-    def outside(self, decision: int) -> Outside:
-        """Return what was reported of a decision."""
-        return self._outside.get(decision) or Outside()
-
-    def outside_fills(self) -> int:
-        """Return how many reported fills are kept."""
-        return sum(len(outside.fills) for outside in self._outside.values())
-
     def markouts(self) -> Markouts:
         """Return the mean markouts of all fills."""
         return self._markouts
@@ -792,8 +650,6 @@ class Execution:
             self._sized,
             self._newest,
             self.sigmas,
-            self._recent,
-            self._outside,
             self._funding,
             self._markouts,
             self._marked,
@@ -806,33 +662,13 @@ class Execution:
         saved = msgspec.json.decode(pieces[0], type=_Saved)
         self._orders_n, self._deals, self._sized, self._newest = saved.orders_n, saved.deals, saved.sized, saved.newest
         self._done, self.sigmas = deque(saved.done, TRADES_KEPT), saved.sigmas
-        self._recent, self._outside, self._funding = saved.recent, saved.outside, saved.funding
+        self._funding = saved.funding
         self._markouts, self._marked = saved.markouts, saved.marked
         self.portfolio = None
         if len(pieces) > 1:
             settings = self._ctx.settings.execution
             self.portfolio = Portfolio(settings.settlement, 1, self._limits())
             self.portfolio.load(pieces[1:])
-
-
-def _refine(deal: Deal, by_price: int, by_lot: int) -> None:
-    """Count a deal in finer steps. A sleeve that is open is the portfolio's, which counts it."""
-    deal.size_lots *= by_lot
-    if deal.sleeve is not None:
-        deal.sleeve.filled_lots *= by_lot
-        deal.sleeve.crossed_lots *= by_lot
-    for leg in deal.legs:
-        leg.lots *= by_lot
-        leg.from_lots *= by_lot
-        leg.decision_mid *= by_price
-        leg.horizon_mid = None if leg.horizon_mid is None else leg.horizon_mid * by_price
-        try:
-            leg.plan = None if leg.plan is None else planner.refined(leg.plan, by_lot)
-        except ValueError:  # More lots than can be planned: what is left is taken at once.
-            leg.plan = None
-        leg.flow = leg.flow[0] * by_lot, leg.flow[1] * by_price * by_lot
-        leg.end_flow = None if leg.end_flow is None else (leg.end_flow[0] * by_lot, leg.end_flow[1] * by_price * by_lot)
-        leg.fills = [fill.refined(by_price, by_lot) for fill in leg.fills]
 
 
 def _refused(sized: Sizing, reason: str) -> Sizing:
@@ -856,12 +692,6 @@ def _is_countable(account: Account | None, terms: Terms, mid: int, more_lots: in
 def _least_lots(terms: Terms, lot_value: int) -> int:
     """Return the least order in lots, with a hundredth to spare for a price that moves meanwhile."""
     return max(1, -(-terms.min_notional * 101 // (100 * max(1, lot_value))))
-
-
-def flow_of(book: FeatureBook) -> tuple[float, float]:
-    """Return what a symbol's market has ever traded: lots, and the sum of lots times ticks."""
-    bought, sold, value = book.flow
-    return bought + sold, value
 
 
 def _taking(bid: int, ask: int, side: int) -> int:

@@ -54,8 +54,9 @@ from alphapack.engine.ports import (
 )
 from alphapack.models import chain
 from alphapack.models.cascade import NotEnough
-from alphapack.services.execution import DECISIONS_KEPT, OUTSIDE_FILLS_IN_ALL, OUTSIDE_FILLS_MAX, Refused
+from alphapack.services.execution import Refused
 from alphapack.services.options import BASES_MAX, NoSmile, taken
+from alphapack.services.outside import DECISIONS_KEPT, OUTSIDE_FILLS_IN_ALL, OUTSIDE_FILLS_MAX
 from alphapack.shell.clock import Clock, carried_on
 from alphapack.shell.committer import Committer, Put
 from alphapack.shell.intake import Intake
@@ -733,20 +734,20 @@ class Runner:
     async def report_fill(self, report: trading_readings.FillReport) -> trading_readings.FillReportTaken:
         """Step a fill that an outside executor reports; returns once it is on disk (port ``Host``)."""
         self._admit("fills")
-        execution, decision = self.engine.execution, _decision(report.decision_id)
-        if decision is None or not execution.knows(decision):
+        outside, decision = self.engine.outside, _decision(report.decision_id)
+        if decision is None or not outside.knows(decision):
             raise UnknownDecision(f"expected a decision of the last {DECISIONS_KEPT:,}, found {report.decision_id!r}")
-        if execution.is_reported(decision, report.client_fill_id):
+        if outside.is_reported(decision, report.client_fill_id):
             raise AlreadyReported(f"expected a fill that was not reported before, found {report.client_fill_id!r} of decision {decision}")
         early = report.ts_ms <= self._now_ns() // NANOS_PER_MS + AHEAD_MS
-        if not early or not execution.is_believable(decision, report.price, report.size, report.fee, report.ts_ms):
+        if not early or not outside.is_believable(decision, report.price, report.size, report.fee, report.ts_ms):
             raise Invalid(
                 "expected a fill of the decision: a price within half of its mid, ts_ms from then to now, numbers up to 1e12, "
                 f"found price {report.price:g}, size {report.size:g}, fee {report.fee:g}, ts_ms {report.ts_ms}"
             )
-        if execution.outside_fills() >= OUTSIDE_FILLS_IN_ALL:
+        if outside.fills() >= OUTSIDE_FILLS_IN_ALL:
             raise Busy(f"expected at most {OUTSIDE_FILLS_IN_ALL:,} reported fills of the decisions that are kept, found as many")
-        if len(execution.outside(decision).fills) >= OUTSIDE_FILLS_MAX:
+        if len(outside.of(decision).fills) >= OUTSIDE_FILLS_MAX:
             raise Invalid(f"expected at most {OUTSIDE_FILLS_MAX:,} fills of a decision, found one more")
         entry = OutsideFill(
             self.engine.seq + 1, self._now_ns(), decision, report.client_fill_id, report.price, report.size, report.fee, report.ts_ms
@@ -757,8 +758,8 @@ class Runner:
             self._fail(error)
             raise
         self._hand_over()
-        outside = execution.outside(decision)
-        position, fills = outside.position, len(outside.fills)
+        reported = outside.of(decision)
+        position, fills = reported.position, len(reported.fills)
         await self._safe(entry.seq)
         return trading_readings.FillReportTaken(report.decision_id, report.client_fill_id, position, fills, entry.seq, self.sequence()[1])
 
