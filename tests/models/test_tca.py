@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from alphapack.domain.market import NANOS_PER_S, Step
@@ -250,7 +250,9 @@ def test_execution_planner_costs_are_the_same_in_finer_steps(parent: dict[str, A
 
 @given(st.lists(parents(DUST_TICK, DUST_LOT), min_size=1, max_size=5))
 def test_execution_planner_costs_of_many_are_means_by_notional(many: list[dict[str, Any]]) -> None:
-    every = [analyse(**parent).costs for parent in many]
+    # What is worth less than a unit of money has no notional to weigh it by.
+    every = [costs for parent in many if (costs := analyse(**parent).costs).ordered]
+    assume(every)
     whole = combine(every)
     assert whole.shortfall == sum(one.shortfall for one in every if one.shortfall is not None)
     for name, found in whole.bps().items():
