@@ -368,7 +368,8 @@ def test_more_symbols_than_allowed_are_refused_with_the_name_of_the_setting() ->
 
 def test_candles_and_notices_begin_no_symbol() -> None:
     feed = Feed()
-    assert feed.send({"e": "markPriceUpdate", "E": START_MS, "s": "BTCUSDT"}, {"result": None, "id": 1}) == []
+    mark = {"e": "markPriceUpdate", "E": START_MS, "s": "BTCUSDT", "p": "60000.5", "r": "0.0001", "T": START_MS}
+    assert feed.send(mark, {"result": None, "id": 1}) == []
     assert feed.engine.microstructure.symbols() == []
 
 
