@@ -1,6 +1,7 @@
 """Each rule of the architecture is seen to break: a rule that no planted violation breaks guards nothing."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,10 +14,25 @@ PROJECT = Path(__file__).parent.parent
 SCRIPTS = Path(sys.executable).parent
 CONTRACTS = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
 
+PURE = ("domain", "kernels", "models", "alphas", "policies", "services", "engine", "venues")
+
 # Contract, what is planted in the package (a line at the end of a file), and whom the report must name.
 VIOLATIONS = {
     "stray": ("layers", {"utils.py": ""}, ["alphapack.utils"]),
     "sideways": ("layers", {"shell/planted.py": "import alphapack.api"}, ["alphapack.shell.planted -> alphapack.api"]),
+    "alpha": (
+        "layers",
+        {
+            "alphas/planted.py": "import alphapack.services.planted\nimport alphapack.policies.planted",
+            "policies/planted.py": "import alphapack.engine.digest",
+            "services/planted.py": "",
+        },
+        [
+            "alphapack.alphas.planted -> alphapack.services.planted",
+            "alphapack.alphas.planted -> alphapack.policies.planted",
+            "alphapack.policies.planted -> alphapack.engine.digest",
+        ],
+    ),
     "cycle": (
         "acyclic",
         {"shell/planted.py": "import alphapack.shell.plotted", "shell/plotted.py": "import alphapack.shell.planted"},
@@ -24,8 +40,8 @@ VIOLATIONS = {
     ),
     "clock": (
         "pure",
-        {f"{layer}/planted.py": "import time" for layer in ("domain", "kernels", "models", "services", "engine", "venues")},
-        [f"alphapack.{layer}.planted -> time" for layer in ("domain", "kernels", "models", "services", "engine", "venues")],
+        {**{f"{layer}/planted.py": "import time" for layer in PURE}, "plugin.py": "import time"},
+        [*(f"alphapack.{layer}.planted -> time" for layer in PURE), "alphapack.plugin -> time"],
     ),
     "service": (
         "services",
@@ -43,8 +59,13 @@ VIOLATIONS = {
             "kernels/planted.py": "",
             "api/planted.py": "import alphapack.kernels.wire",
             "venues/planted.py": "import alphapack.kernels.planted",
+            "alphas/planted.py": "import alphapack.kernels.planted",
         },
-        ["alphapack.api.planted -> alphapack.kernels.wire", "alphapack.venues.planted -> alphapack.kernels.planted"],
+        [
+            "alphapack.api.planted -> alphapack.kernels.wire",
+            "alphapack.venues.planted -> alphapack.kernels.planted",
+            "alphapack.alphas.planted -> alphapack.kernels.planted",
+        ],
     ),
     "compiler": ("numba", {"kernels/planted.py": "from numba import njit"}, ["alphapack.kernels.planted -> numba"]),
 }
@@ -114,6 +135,13 @@ def test_calls_that_no_replay_could_repeat_are_banned_outside_the_shell(tree: Pa
     assert "src/alphapack/shell/planted.py" not in report
 
 
+@pytest.mark.parametrize("package", ["alphas", "policies"])
+def test_router_alpha_aware_what_is_built_in_imports_what_a_third_party_may(package: str) -> None:
+    for path in (PROJECT / "src" / "alphapack" / package).glob("*.py"):
+        named = re.findall(r"^(?:from|import) (alphapack[\w.]*)", path.read_text(), re.M)
+        assert named and set(named) <= {"alphapack.plugin", f"alphapack.{package}"}, path.name
+
+
 def test_importing_the_package_loads_no_numerics() -> None:
     script = """
 import sys
@@ -131,5 +159,6 @@ except AttributeError as error:
         "[]",
         "alphapack.facade",
         "module 'alphapack' has no attribute 'repaly'; public names: "
-        "__version__, almgren_chriss, chain, forecast_vol, garch, har, impact_cost, implied_vol, replay, smile",
+        "Bandit, __version__, almgren_chriss, backtest, chain, expected_shortfall, forecast_vol, garch, har, impact_cost, implied_vol, "
+        "max_drawdown, off_policy, replay, shapley, smile",
     ]

@@ -1,3 +1,4 @@
+import math
 import os
 import re
 from pathlib import Path
@@ -7,8 +8,9 @@ import pytest
 
 from alphapack import config
 from alphapack.api.server import ApiSettings
-from alphapack.config import Settings, SettingsError, example_toml, load, masked, read
+from alphapack.config import PluginSection, Settings, SettingsError, example_toml, load, masked, read, stated
 from alphapack.domain.inputs import CoreSettings, InstrumentSettings
+from alphapack.domain.trading import RouterSettings
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +64,10 @@ def test_a_named_file_is_read_in_place_of_the_one_here() -> None:
         ("ALPHAPACK__CAPTURE__SPEED", "max", "capture", "speed", "max"),
         ("ALPHAPACK__CAPTURE__SPEED", "10", "capture", "speed", 10.0),
         ("ALPHAPACK__STORAGE__DATA_DIR", "/x/y", "storage", "data_dir", "/x/y"),
+        ("ALPHAPACK__ROUTER__SCALE", "1", "router", "scale", 1.0),
+        ("ALPHAPACK__ROUTER__WITHOUT", '["momentum", "rr25_tilt"]', "router", "without", ("momentum", "rr25_tilt")),
+        ("ALPHAPACK__PLUGINS__FILES", '["mine.py"]', "plugins", "files", ("mine.py",)),
+        ("ALPHAPACK__PLUGINS__PACKAGES", "false", "plugins", "packages", False),
         (
             "ALPHAPACK__CORE__INSTRUMENTS",
             '[{ symbol = "sim:A", tick = "0.1" }]',
@@ -99,6 +105,13 @@ def test_other_variables_are_no_settings() -> None:
         ({}, {"capture.speed": -1.0}, ("command line", "capture.speed", "> 0", "-1.0")),
         ({}, {"capture.speed": "fast"}, ("command line", "capture.speed", "max", "'fast'")),
         ({}, {"api.prot": 1}, ("command line", "nearest is 'port'")),
+        ({"ALPHAPACK__ROUTER__FLOOR": "0.2"}, {}, ("router.floor", "expected float <= 0.05", "found float 0.2")),
+        ({"ALPHAPACK__ROUTER__PRIOR_EFFECT": "nan"}, {}, ("router.prior_effect", "expected", "nan")),
+        ({"ALPHAPACK__ROUTER__WITHOUT": "momentum"}, {}, ("router.without", "expected array", "'momentum'")),
+        ({}, {"router.interval_s": 600}, ("[router]", "interval_s <= horizon_s", "600 and 300")),
+        ({"ALPHAPACK__PLUGINS__FILES": "mine.py"}, {}, ("plugins.files", "expected array", "'mine.py'")),
+        ({"ALPHAPACK__PLUGINS__PACKAGES": "1"}, {}, ("plugins.packages", "expected bool", "int 1")),
+        ({"ALPHAPACK__CORE__PLUGINS": '["mine.py 00"]'}, {}, ("ALPHAPACK__CORE__PLUGINS", "unknown key in [core]")),
     ],
 )
 def test_an_error_says_where_it_stood_what_was_expected_and_what_came(
@@ -130,6 +143,39 @@ def test_an_error_in_the_file_names_it(text: str, words: tuple[str, ...]) -> Non
     assert [word for word in words if word not in str(caught.value)] == [], str(caught.value)
 
 
+def test_router_alpha_aware_settings_are_a_part_of_what_the_core_is_told() -> None:
+    settings = load(written('[router]\nfloor = 0.05\nwithout = ["breakout"]\n[plugins]\nfiles = ["a.py", "b.py"]\n'), {}, {})
+    assert settings.router == settings.core.router == RouterSettings(floor=0.05, without=("breakout",))
+    assert settings.plugins == PluginSection(("a.py", "b.py"), True)
+    assert settings.core.plugins == (), "what files hold is told where they are executed"
+    plain = masked(settings)
+    assert not {"router", "execution", "plugins"} & set(plain["core"]) and plain["router"]["without"] == ["breakout"]
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"), [("floor", 0.0, 0.05), ("scale", 1e-3, 1.0), ("prior_edge", 1e-3, 10.0), ("prior_effect", 1e-3, 10.0)]
+)
+def test_router_alpha_aware_settings_have_one_range_wherever_they_are_read(name: str, low: float, high: float) -> None:
+    for value in (low, high):
+        assert load(None, {}, {f"router.{name}": value}).router == msgspec.convert({name: value}, RouterSettings)
+    for value in (math.nextafter(low, -math.inf), math.nextafter(high, math.inf), math.nan):
+        with pytest.raises(SettingsError, match=f"router.{name}: expected"):
+            load(None, {}, {f"router.{name}": value})
+        with pytest.raises(msgspec.ValidationError, match=f"expected {name} from {low:g} to {high:g}"):
+            msgspec.convert({name: value}, RouterSettings)
+
+
+def test_router_alpha_aware_settings_that_are_stated_come_from_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("alphapack.toml").write_text("[router]\nfloor = 0.02\n")
+    monkeypatch.setenv("ALPHAPACK__ROUTER__SCALE", "0.7")
+    assert stated({}) == Settings() and read(None, {}, {}, files=False).sources == {}
+    assert stated({"router": {"prior_edge": 0.5}, "core": {"seed": 3}}).core == CoreSettings(seed=3, router=RouterSettings(prior_edge=0.5))
+    assert load(None, {}, {}).router.floor == 0.02, "else the file here is read"
+    for wrong, words in (({"router": {"flor": 0.1}}, "nearest is 'floor'"), ({"ruter": {}, "router": {"floor": 1.0}}, "router.floor")):
+        with pytest.raises(SettingsError, match=words):
+            stated(wrong)
+
+
 def test_a_secret_is_never_shown() -> None:
     secret = "correct-horse-battery-staple"
     settings = load(None, {"ALPHAPACK__API__TOKEN": secret}, {})
@@ -145,7 +191,7 @@ def test_a_secret_is_never_shown() -> None:
 def test_masked_settings_are_plain_json() -> None:
     plain = masked(Settings())
     assert msgspec.json.decode(msgspec.json.encode(plain)) == plain
-    assert list(plain) == ["core", "router", "execution", "api", "storage", "log", "capture", "simulator", "live"]
+    assert list(plain) == ["core", "router", "execution", "api", "storage", "log", "capture", "simulator", "live", "plugins"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")

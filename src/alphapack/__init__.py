@@ -4,11 +4,44 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from alphapack.facade import almgren_chriss, chain, forecast_vol, garch, har, impact_cost, implied_vol, replay, smile
+    from alphapack.facade import (
+        Bandit,
+        almgren_chriss,
+        backtest,
+        chain,
+        expected_shortfall,
+        forecast_vol,
+        garch,
+        har,
+        impact_cost,
+        implied_vol,
+        max_drawdown,
+        off_policy,
+        replay,
+        shapley,
+        smile,
+    )
 
     __version__: str
 
-__all__ = ["__version__", "almgren_chriss", "chain", "forecast_vol", "garch", "har", "impact_cost", "implied_vol", "replay", "smile"]
+__all__ = [
+    "Bandit",
+    "__version__",
+    "almgren_chriss",
+    "backtest",
+    "chain",
+    "expected_shortfall",
+    "forecast_vol",
+    "garch",
+    "har",
+    "impact_cost",
+    "implied_vol",
+    "max_drawdown",
+    "off_policy",
+    "replay",
+    "shapley",
+    "smile",
+]
 
 _HOMES = dict.fromkeys((name for name in __all__ if name != "__version__"), "alphapack.facade")
 

@@ -1,6 +1,7 @@
 """Composition root: the only module that names concrete parts."""
 
 import asyncio
+import functools
 import gc
 import hashlib
 import signal
@@ -15,8 +16,10 @@ import msgspec
 import structlog
 
 from alphapack import jit
+from alphapack.alphas import ALPHAS
 from alphapack.api import server
-from alphapack.config import Settings, masked
+from alphapack.config import Settings, SettingsError, masked
+from alphapack.domain.backtest import Backtest
 from alphapack.domain.events import Record, SmileChanged, WorkFailed
 from alphapack.domain.feeds import FeedPlan, UnknownVenue
 from alphapack.domain.inputs import AnyInput, CoreSettings, Frame, History
@@ -24,9 +27,27 @@ from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, SIMULATOR, Binanc
 from alphapack.domain.readings import SymbolHealth
 from alphapack.domain.simulation import SimulationRefused
 from alphapack.engine.engine import Engine
-from alphapack.models import book, chain, impact_work, matching, microprice, simulator, sweep, volatility
+from alphapack.models import (
+    arms,
+    bandit,
+    book,
+    calibration,
+    chain,
+    evaluation,
+    impact_work,
+    matching,
+    microprice,
+    shapley,
+    simulator,
+    sweep,
+    volatility,
+)
+from alphapack.models.registry import Registry
+from alphapack.policies import POLICIES
 from alphapack.services.microstructure import MICROPRICE
-from alphapack.shell import captures, folders, offloop, recorder
+from alphapack.shell import audit, captures, folders, offloop, plugins, recorder
+from alphapack.shell import backtest as backtests
+from alphapack.shell.backtest import Tally
 from alphapack.shell.candle_files import CandleFileError, load
 from alphapack.shell.checkpoints import FileCheckpoints
 from alphapack.shell.clock import Clock, SetClock, SystemClock
@@ -62,9 +83,33 @@ WORKS: Mapping[str, offloop.Work] = {
 _log = structlog.get_logger("alphapack")
 
 
-def build() -> Engine:
+BUILT_IN = Registry(ALPHAS, POLICIES)
+
+
+def build(registry: Registry = BUILT_IN) -> Engine:
     """Return a fresh engine with every codec there is."""
-    return Engine(binance.codecs())
+    return Engine(binance.codecs(), registry)
+
+
+@functools.lru_cache(maxsize=8)
+def _loaded(files: tuple[str, ...], packages: bool) -> Registry:
+    found = plugins.load([Path(name) for name in files], packages=packages)
+    return Registry(found.alphas, found.policies, found.fingerprint)
+
+
+def registry_of(settings: Settings) -> Registry:
+    """Return the alphas and policies that settings name; their files are executed once. Raises ``PluginError``."""
+    return _loaded(settings.plugins.files, settings.plugins.packages)
+
+
+def prepared(settings: Settings) -> Settings:
+    """Return settings that say by which plugins an engine computes. Raises ``PluginError``, ``SettingsError`` for names that are none."""
+    registry = registry_of(settings)
+    try:
+        registry.without(settings.core.router.without)
+    except ValueError as error:
+        raise SettingsError(f"[router] without: {error}") from None
+    return msgspec.structs.replace(settings, core=msgspec.structs.replace(settings.core, plugins=registry.plugins))
 
 
 def venues() -> list[str]:
@@ -123,7 +168,7 @@ def replay(
 ) -> ReplaySummary:
     """Step recordings as fast as the machine allows and return what was counted."""
     book.warm()
-    engine, recording = build(), record_of(paths, settings, venue, complain)
+    engine, recording = build(registry_of(settings)), record_of(paths, settings, venue, complain)
     frames, first_ns = 0, 0
     chains: dict[str, ChainSummary] = {}
     clock = SystemClock()
@@ -155,6 +200,83 @@ def replay(
         kinds={name: market.kinds(name) for name in market.symbols()},
         chains=chains,
     )
+
+
+QUEUES = ("risk_averse", "optimistic")
+"""What is believed of the queue ahead of a resting order at the two bounds: cancels are behind it, or before it."""
+
+
+def backtest(
+    settings: Settings,
+    paths: list[Path],
+    *,
+    venue: str | None = None,
+    history: Sequence[str] = (),
+    shifted: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    complain: Callable[[str], None],
+) -> Backtest:
+    """Trade recordings on paper, once with the queue as it is set and once for each bound, and return what came of it.
+
+    ``history`` and ``shifted`` are as ``recorded`` has them; ``progress`` is told the bytes read, of all runs together.
+    """
+    book.warm()
+    clock = SystemClock()
+    started_ns = clock.now_ns()
+    queues = list(dict.fromkeys((settings.core.execution.queue, *QUEUES)))
+    tallies: list[Tally] = []
+    for nth, queue in enumerate(queues):
+        execution = msgspec.structs.replace(settings.core.execution, queue=queue)
+        run = msgspec.structs.replace(settings, core=msgspec.structs.replace(settings.core, execution=execution))
+        engine, recording = build(registry_of(run)), record_of(paths, run, venue, complain if nth == 0 else lambda text: None)
+        if recording.capture is None:
+            raise captures.CaptureError(
+                "expected captures to trade on, found a journal, which has its own settings: look into it with replay"
+            )
+        if history:
+            recording.history = _history_of(recording.capture, run.core, history, shifted)
+
+        def tell(engine: Engine = engine, recording: captures.Recording = recording, before: int = nth) -> None:
+            if progress is not None and engine.seq % PROGRESS_EVERY == 0:
+                progress(before * recording.bytes_total + recording.bytes_read, len(queues) * recording.bytes_total)
+
+        tallies.append(backtests.run(engine, steps(engine, recording), tell))
+    bounds = [backtests.bound(tally, queue) for tally, queue in zip(tallies, queues, strict=True) if queue in QUEUES]
+    seconds = (clock.now_ns() - started_ns) / NANOS_PER_S
+    return backtests.result(tallies[0], bounds, settings.core, [path.name for path in paths], seconds, _notes(tallies[0], history, shifted))
+
+
+def evaluate(settings: Settings, path: Path, tried: Mapping[str, Mapping[str, float]]) -> tuple[list[evaluation.Row], audit.Audit]:
+    """Return what other settings of the router would have earned by a ledger's decisions; ``tried`` changes those that are set.
+
+    Raises ``AuditError``, and ``SettingsError`` where one cannot be.
+    """
+    log = audit.read(path)
+    candidates = {}
+    for name, changed in tried.items():
+        try:
+            candidates[name] = arms.beliefs(msgspec.structs.replace(settings.core.router, **changed), log.alphas)
+        except (ValueError, TypeError) as error:
+            raise SettingsError(f"candidate {name}: {error}") from None
+    try:
+        return evaluation.evaluate(log.decisions, candidates, pooled=True), log
+    except ValueError as error:
+        raise audit.AuditError(str(error)) from None
+
+
+def _notes(tally: Tally, history: Sequence[str], shifted: bool) -> list[str]:
+    """Return what a reader should know before believing a backtest."""
+    notes = []
+    if shifted:
+        notes.append("Candles of another time were moved to where the recording begins: volatilities are of that time.")
+    if not tally.decided:
+        notes.append("Nothing was decided: a forecast of volatility needs candles of a week before the recording, given with --history.")
+    elif not tally.trades:
+        notes.append("No trade closed.")
+    minutes = (tally.to_ns - tally.from_ns) / (60 * NANOS_PER_S)
+    if minutes < 24 * 60:
+        notes.append(f"The recording is of {minutes:.1f} minutes: no number here tells a skill from chance.")
+    return notes
 
 
 def _count_chain(chains: dict[str, ChainSummary], record: Record) -> None:
@@ -329,7 +451,7 @@ async def _record(
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     await _make_kernels_ready(source.warm)
-    runner = Runner(build(), source=source.text, clock=source.clock, config=lambda: dict(masked(settings)))
+    runner = Runner(build(registry_of(settings)), source=source.text, clock=source.clock, config=lambda: dict(masked(settings)))
     try:
         await recorder.record(runner, source.follow, sink, seconds, stopping, tell)
     except Exception as error:
@@ -432,7 +554,7 @@ async def _serve(settings: Settings, source: Source, folder: folders.EngineFolde
         loop.add_signal_handler(number, stop)
     _log.info("serving", url=f"http://{api.host}:{listener.port}", data=str(folder.root))
     runner = Runner(
-        build(),
+        build(registry_of(settings)),
         source=source.text,
         clock=source.clock,
         config=lambda: dict(masked(settings)),
@@ -492,7 +614,7 @@ async def _make_kernels_ready(warm: Callable[[], None]) -> None:
         child = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
     try:
         await asyncio.to_thread(book.warm_general)
-        for ready in (chain.warm, matching.warm, sweep.warm, impact_work.warm, warm):
+        for ready in (chain.warm, matching.warm, sweep.warm, impact_work.warm, bandit.warm, calibration.warm, shapley.warm, warm):
             await asyncio.to_thread(ready)
         if child is not None:
             await child.wait()
@@ -514,7 +636,7 @@ def _open_storage(stack: ExitStack, settings: Settings, folder: folders.EngineFo
     ledger = SqliteLedger(folder.ledger, engine=folder.root.name)
     stack.callback(ledger.close)
     checkpoints = FileCheckpoints(folder.checkpoints, report=report)
-    engine = recover(build, journal, ledger, checkpoints, lambda text: _log.info("recovery", detail=text))
+    engine = recover(lambda: build(registry_of(settings)), journal, ledger, checkpoints, lambda text: _log.info("recovery", detail=text))
     committer = Committer(
         journal,
         ledger,

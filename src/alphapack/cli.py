@@ -22,6 +22,8 @@ from alphapack.config import Effective
 
 if TYPE_CHECKING:
     from alphapack.app import ReplaySummary
+    from alphapack.domain.backtest import Backtest
+    from alphapack.models.evaluation import Row
 
 _T = TypeVar("_T")
 
@@ -129,6 +131,9 @@ class Market:
         }
 
 
+Plugin = Annotated[
+    tuple[str, ...], Parameter(help="Python file of alphas or policies, which is executed; may be given again.", negative=())
+]
 Venue = Annotated[str | None, Parameter(help="Venue of the files; what their names begin with if left out.")]
 Symbols = Annotated[
     tuple[str, ...],
@@ -147,6 +152,7 @@ def serve(
         Parameter(help="Candles from before, FILE or SYMBOL=FILE: CSV or Parquet, a row a minute.", consume_multiple=True, negative=()),
     ] = (),
     history_shift: Annotated[bool, Parameter(help="Move them so that they end where the recording begins.", negative=())] = False,
+    plugin: Plugin = (),
     market: Market = Market(),
     address: Address = Address(),
     common: Stateful = Stateful(),
@@ -172,12 +178,14 @@ def serve(
         if speed is not None:
             raise UsageError("expected --speed with a recording alone, found no --capture: a market goes at its own pace")
         more = market.overrides()
-    effective = common.read(api__host=address.host, api__port=address.port, capture__speed=_speed(speed), **more)
+    effective = common.read(
+        api__host=address.host, api__port=address.port, capture__speed=_speed(speed), plugins__files=plugin or None, **more
+    )
     _check_files(capture)
     from alphapack import app as application
     from alphapack.shell import logs
 
-    settings = effective.settings
+    settings = application.prepared(effective.settings)
     logs.set_up(settings.log.level, json=settings.log.json)
     if capture:
         source = application.recorded(settings, list(capture), settings.capture.pace, settings.capture.venue, history, history_shift)
@@ -212,6 +220,8 @@ def record(
     settings = common.read(**market.overrides()).settings
     from alphapack import app as application
     from alphapack.shell import logs
+
+    settings = application.prepared(settings)
 
     logs.set_up(settings.log.level, json=settings.log.json)
     names = market.names() or tuple((SIMULATOR, name) for name in settings.simulator.symbols)
@@ -293,6 +303,7 @@ def replay(
     *,
     venue: Venue = None,
     symbols: Symbols = (),
+    plugin: Plugin = (),
     json: Annotated[bool, Parameter(help="Print one JSON document in place of tables.", negative=())] = False,
     common: Common = Common(),
 ) -> int:
@@ -302,12 +313,12 @@ def replay(
 
     Option chains, as CSV, Parquet or JSON: `alphapack replay deribit_chains_2026.csv.xz`
     """
-    effective = common.read(capture__venue=venue, core__symbols=_full_names(symbols, paths, venue) or None)
+    effective = common.read(capture__venue=venue, core__symbols=_full_names(symbols, paths, venue) or None, plugins__files=plugin or None)
     _check_files(paths)
     from alphapack import app as application
     from alphapack.shell import logs
 
-    settings = effective.settings
+    settings = application.prepared(effective.settings)
     logs.set_up(settings.log.level, json=settings.log.json)
     with _progress("replay") as advance:
         summary = application.replay(settings, list(paths), venue=settings.capture.venue, progress=advance, complain=_warn)
@@ -317,6 +328,98 @@ def replay(
         _print_summary(summary)
     if not summary.symbols and not summary.chains:
         return _fail(FAILED, f"none of {summary.frames:,} frames could be used; is the venue right?")
+    return DONE
+
+
+@app.command
+def backtest(
+    paths: Annotated[tuple[Path, ...], Parameter(help="Capture files, merged by time.", required=True)],
+    /,
+    *,
+    report: Annotated[Path | None, Parameter(help="HTML file to write.")] = None,
+    history: Annotated[
+        tuple[str, ...],
+        Parameter(help="Candles from before, FILE or SYMBOL=FILE: CSV or Parquet, a row a minute.", consume_multiple=True, negative=()),
+    ] = (),
+    history_shift: Annotated[bool, Parameter(help="Move them so that they end where the recording begins.", negative=())] = False,
+    venue: Venue = None,
+    symbols: Symbols = (),
+    plugin: Plugin = (),
+    json: Annotated[bool, Parameter(help="Print one JSON document in place of tables.", negative=())] = False,
+    common: Common = Common(),
+) -> int:
+    """Trade recordings on paper: alphas, router, sizes, plans, fills; say who is to be thanked, and bound it by the queue.
+
+    Example: `alphapack backtest binance-usdm_BTCUSDT_20240808.raw.gz --history BTCUSDT_1m.csv.gz --history-shift --report out.html`
+    """
+    if history_shift and not history:
+        raise UsageError("expected --history-shift with --history, found it alone")
+    effective = common.read(capture__venue=venue, core__symbols=_full_names(symbols, paths, venue) or None, plugins__files=plugin or None)
+    _check_files(paths)
+    if report is not None and not report.parent.is_dir():
+        raise UsageError(f"expected a folder to write to, found none at {report.parent}")
+    from alphapack import app as application
+    from alphapack.shell import logs
+
+    settings = application.prepared(effective.settings)
+    logs.set_up(settings.log.level, json=settings.log.json)
+    with _progress("backtest") as advance:
+        found = application.backtest(
+            settings,
+            list(paths),
+            venue=settings.capture.venue,
+            history=history,
+            shifted=history_shift,
+            progress=advance,
+            complain=_warn,
+        )
+    if report is not None:
+        from alphapack.shell.backtest_report import html
+
+        report.write_text(html(found), encoding="utf-8")
+    if json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        _print_backtest(found)
+        if report is not None:
+            print(f"report {report}")
+    return DONE
+
+
+@app.command
+def evaluate(
+    ledger: Annotated[Path, Parameter(help="Ledger of an engine, or its folder.")],
+    /,
+    *,
+    candidate: Annotated[
+        tuple[str, ...],
+        Parameter(help="NAME:KEY=VALUE,... of [router]: scale, floor, prior_edge, prior_effect; may be given again.", negative=()),
+    ] = (),
+    json: Annotated[bool, Parameter(help="Print one JSON document in place of a table.", negative=())] = False,
+    common: Common = Common(),
+) -> int:
+    """Compare settings of the router by the decisions in a ledger: what each would have earned, with its interval.
+
+    Without candidates: the settings as they are, half and twice their scale.
+
+    Example: `alphapack evaluate ./state/sim-1a2b3c4d --candidate bold:scale=1 --candidate timid:scale=0.1,floor=0.02`
+    """
+    settings = common.read().settings
+    tried = _candidates(candidate) or {
+        "as set": {},
+        "half the scale": {"scale": 0.5 * settings.router.scale},
+        "twice the scale": {"scale": min(1.0, 2.0 * settings.router.scale)},
+    }
+    from alphapack import app as application
+
+    rows, log = application.evaluate(settings, ledger, tried)
+    if json:
+        print(msgspec.json.encode(rows).decode())
+        return DONE
+    _print_evaluation(rows)
+    print(f"{len(log.decisions):,} decisions; rewards in volatilities to the horizon; intervals of 95%")
+    if log.left_out:
+        print(f"left out: {log.left_out:,} decisions with other alphas or policies")
     return DONE
 
 
@@ -389,6 +492,33 @@ def init(path: Annotated[Path, Parameter(help="File to write.")] = Path(config.F
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         stream.write(config.example_toml())
     print(f"{path} written: remove the # before a key to change it")
+    return DONE
+
+
+new = App(name="new", help="Write a file to begin with.", default_parameter=Parameter(show_default=False))
+app.command(new)
+
+
+@new.command(name="alpha")
+def new_alpha(
+    name: Annotated[str, Parameter(help="Its id: small letters, digits and _.")],
+    /,
+    *,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"], help="File to write; NAME.py if left out.")] = None,
+) -> int:
+    """Write a working plugin with one alpha, to edit.
+
+    Example: `alphapack new alpha my_alpha`, then `alphapack serve --plugin my_alpha.py`
+    """
+    from alphapack.shell.plugins import new_alpha as text_of
+
+    text, path = text_of(name), output or Path(f"{name}.py")
+    try:
+        with path.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+    except FileExistsError:
+        raise UsageError(f"expected no file yet, found {path}: name another one with --output") from None
+    print(f"{path} written: edit it, then alphapack serve --plugin {path}")
     return DONE
 
 
@@ -498,6 +628,8 @@ def _code_of(error: Exception) -> int | None:
     from alphapack.api.server import CannotListen, RefusedBind
     from alphapack.domain.feeds import UnknownSymbol, UnknownVenue
     from alphapack.domain.simulation import SimulationRefused
+    from alphapack.engine.engine import OtherPlugins
+    from alphapack.shell.audit import AuditError
     from alphapack.shell.candle_files import CandleFileError
     from alphapack.shell.captures import CaptureError
     from alphapack.shell.chain_files import ChainFileError
@@ -505,13 +637,15 @@ def _code_of(error: Exception) -> int | None:
     from alphapack.shell.folders import AlreadyRunning, FolderError
     from alphapack.shell.journal import JournalError, JournalLocked
     from alphapack.shell.ledger import LedgerError
+    from alphapack.shell.plugins import PluginError
     from alphapack.shell.recovery import RecoveryError
     from alphapack.shell.rest import RestError
     from alphapack.shell.tapes import TapeError
 
     usage = (
         *(CaptureError, ConversionError, FolderError, AlreadyRunning, JournalLocked, RefusedBind, CannotListen),
-        *(UnknownSymbol, UnknownVenue, SimulationRefused, TapeError, CandleFileError, ChainFileError),
+        *(UnknownSymbol, UnknownVenue, SimulationRefused, TapeError, CandleFileError, ChainFileError, PluginError, OtherPlugins),
+        *(AuditError,),
     )
     if isinstance(error, usage):
         return USAGE
@@ -675,6 +809,68 @@ def _print_books(summary: "ReplaySummary") -> None:
     print("(doubles: updates seen before; checked, differ: tops of book compared with the venue's ticker; missed: trades)")
     for name, kinds in sorted(summary.kinds.items()):
         print(f"{name}: {', '.join(f'{kind} {count:,}' for kind, count in sorted(kinds.items()))}")
+
+
+def _candidates(texts: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return what ``NAME:KEY=VALUE,...`` says, by name."""
+    found: dict[str, dict[str, float]] = {}
+    for text in texts:
+        name, colon, rest = text.partition(":")
+        try:
+            pairs = {key.strip(): float(value) for key, value in (pair.split("=") for pair in rest.split(","))}
+        except ValueError:
+            pairs = {}
+        if not name or not colon or not pairs or name in found:
+            raise UsageError(f"expected NAME:KEY=VALUE,... with a name of its own and numbers, found {text!r}")
+        found[name] = pairs
+    return found
+
+
+def _print_evaluation(rows: Sequence["Row"]) -> None:
+    def interval(value: float, low: float, high: float) -> str:
+        return f"{value:+.4f} [{low:+.4f}, {high:+.4f}]"
+
+    table = []
+    for row in rows:
+        if row.ips_snips is None or row.dr is None:
+            table.append((row.name, f"{row.ess:,.0f}", row.reason, "", ""))
+            continue
+        ips, dr = row.ips_snips, row.dr
+        table.append(
+            (
+                row.name,
+                f"{row.ess:,.0f}",
+                interval(ips.ips, ips.ips_low, ips.ips_high),
+                interval(ips.snips, ips.snips_low, ips.snips_high),
+                interval(dr.dr, dr.dr_low, dr.dr_high),
+            )
+        )
+    _print_table(("policy",), ("effective rows", "IPS", "SNIPS", "doubly robust"), table)
+
+
+def _print_backtest(found: "Backtest") -> None:
+    from alphapack.domain.money import UNITS
+
+    def money(value: int) -> str:
+        return f"{value / UNITS:,.2f}"
+
+    for note in found.notes:
+        print(f"note: {note}")
+    _print_table(
+        ("policy",),
+        ("decisions", "trades", "pnl"),
+        [(one.policy, f"{one.decisions:,}", f"{one.trades:,}", money(one.pnl)) for one in found.policies],
+    )
+    rows = [(one.id, f"{one.trades:,}", money(one.pnl)) for one in found.alpha_pnl if one.trades]
+    rows += [(name, "", money(value)) for name, value in (("base", found.base), ("execution", found.execution), ("fees", found.fees))]
+    _print_table(
+        ("alpha",), ("trades", f"pnl, {found.currency}"), [*rows, ("total of closed trades", f"{len(found.trades):,}", money(found.total))]
+    )
+    for one in found.bounds:
+        print(f"queue {one.queue}: pnl {money(one.pnl)} {found.currency}, trades {one.trades:,}, fills {one.fills:,}")
+    minutes = (found.to_ms - found.from_ms) / 60_000
+    print(f"{found.inputs:,} inputs, {minutes:,.1f} minutes in {found.seconds:.1f} s, all runs together")
+    print(f"digest {found.digest}")
 
 
 def _print_chains(summary: "ReplaySummary") -> None:

@@ -79,6 +79,13 @@ class CaptureSection(msgspec.Struct, frozen=True):
         return math.inf if self.speed == "max" else float(self.speed)
 
 
+class PluginSection(msgspec.Struct, frozen=True):
+    """Alphas and policies that are not built in."""
+
+    files: Annotated[tuple[_Text, ...], Meta(description="Python files of alphas and policies; they are executed")] = ()
+    packages: Annotated[bool, Meta(description="also use those of installed packages, by their entry points")] = True
+
+
 class LiveSection(msgspec.Struct, frozen=True):
     """Venues as a source."""
 
@@ -107,6 +114,7 @@ class Settings(msgspec.Struct, frozen=True):
     capture: CaptureSection = msgspec.field(default_factory=CaptureSection)
     simulator: SimulatorSettings = msgspec.field(default_factory=SimulatorSettings)
     live: LiveSection = msgspec.field(default_factory=LiveSection)
+    plugins: PluginSection = msgspec.field(default_factory=PluginSection)
 
 
 class Effective(msgspec.Struct, frozen=True):
@@ -133,6 +141,11 @@ _NOTES = {
     "router": {
         "interval_s": Meta(ge=1, le=86_400, description="a decision for each symbol every so many seconds"),
         "horizon_s": Meta(ge=1, le=86_400, description="time for which a decision holds; at least the interval"),
+        "floor": Meta(ge=0, le=0.05, description="least probability of each policy that can be chosen, so that it goes on being measured"),
+        "scale": Meta(ge=1e-3, le=1, description="width of what scores are drawn from, as a part of the posterior's; less explores less"),
+        "prior_edge": Meta(ge=1e-3, le=10, description="believed size of a policy's edge beyond costs, in volatilities to the horizon"),
+        "prior_effect": Meta(ge=1e-3, le=10, description="believed size of what one deviation of a feature adds to it"),
+        "without": Meta(description="alphas and policies that are not asked, by name"),
     },
     "execution": {
         "trade": Meta(description="trade on paper; false: signals alone"),
@@ -168,6 +181,8 @@ _NOTES = {
 
 _OWN_SECTIONS = ("router", "execution")
 """Parts of the core's settings that stand in sections of their own."""
+_NOT_SET = ("plugins",)
+"""And what follows from others: the digests of the plugins."""
 
 
 class _Field(msgspec.Struct, frozen=True):
@@ -181,7 +196,7 @@ def _fields_of(section: str) -> dict[str, _Field]:
     types = get_type_hints(struct, include_extras=True)
     defaults, fields = struct(), {}
     for name in struct.__struct_fields__:
-        if section == "core" and name in _OWN_SECTIONS:
+        if section == "core" and name in (*_OWN_SECTIONS, *_NOT_SET):
             continue
         kind = Annotated[types[name], _NOTES[section][name]] if name in _NOTES.get(section, {}) else types[name]
         notes = [note.description for note in getattr(kind, "__metadata__", ()) if isinstance(note, Meta)]
@@ -197,16 +212,16 @@ def load(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, 
     return read(path, environ, overrides).settings
 
 
-def read(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object]) -> Effective:
+def read(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object], *, files: bool = True) -> Effective:
     """Return the settings with their sources.
 
-    ``path`` None means ``alphapack.toml`` in the current folder where it exists. ``overrides`` go by ``section.key``;
-    a None among them was not given.
+    ``path`` None means ``alphapack.toml`` in the current folder where it exists, unless ``files`` is false. ``overrides`` go by
+    ``section.key``; a None among them was not given.
     """
     warnings: list[str] = []
     values: dict[str, dict[str, object]] = {section: {} for section in _FIELDS}
     sources: dict[str, str] = {}
-    for source, section, key, candidates in _stated(path, environ, overrides, warnings):
+    for source, section, key, candidates in _stated(path, environ, overrides, warnings, files):
         values[section][key] = _checked(section, key, candidates, source)
         sources[f"{section}.{key}"] = source
     sections = {}
@@ -219,10 +234,16 @@ def read(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, 
     return Effective(Settings(**sections), sources, tuple(warnings))
 
 
+def stated(values: Mapping[str, Mapping[str, object]]) -> Settings:
+    """Return the defaults with these values, by section and key, and nothing from any file or variable. Raises ``SettingsError``."""
+    overrides = {f"{section}.{key}": value for section, table in values.items() for key, value in table.items()}
+    return read(None, {}, overrides, files=False).settings
+
+
 def masked(settings: Settings) -> dict[str, dict[str, object]]:
     """Return the settings as plain values, every secret that is set replaced by ``***``."""
     plain = msgspec.json.decode(msgspec.json.encode(settings), type=dict[str, dict[str, object]])
-    for name in _OWN_SECTIONS:
+    for name in (*_OWN_SECTIONS, *_NOT_SET):
         del plain["core"][name]
     return {
         section: {key: "***" if value is not None and _SECRET.search(key) else value for key, value in values.items()}
@@ -245,11 +266,11 @@ def example_toml() -> str:
 
 
 def _stated(
-    path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object], warnings: list[str]
+    path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object], warnings: list[str], files: bool
 ) -> Iterator[tuple[str, str, str, tuple[object, ...]]]:
     """Yield (source, section, key, candidate values) of what was set, the weaker source first."""
     file = path if path is not None else Path(FILE_NAME)
-    if path is not None or file.is_file():
+    if path is not None or (files and file.is_file()):
         document = _parsed(file)
         for section, table in document.items():
             _known(section, _FIELDS, "section", str(file))

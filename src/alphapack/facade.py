@@ -5,22 +5,28 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from alphapack import app
+from alphapack import app, config
 from alphapack.arrays import Float64Array1D, Float64Array2D, Int64Array2D
 from alphapack.config import Settings
+from alphapack.domain.backtest import Backtest
 from alphapack.domain.market import NANOS_PER_MS
 from alphapack.domain.readings import SymbolHealth
-from alphapack.models import black, book, impact, quotes, schedules, volatility
+from alphapack.models import black, book, impact, quotes, risk, schedules, volatility
 from alphapack.models import chain as chain_model
 from alphapack.models import garch as garch_model
 from alphapack.models import har as har_model
+from alphapack.models import off_policy as off_policy_model
+from alphapack.models import shapley as shapley_model
 from alphapack.models import smile as smile_model
+from alphapack.models.bandit import Bandit as Bandit
 from alphapack.models.book import FEATURES
 from alphapack.models.candles import COLUMNS, in_order
 from alphapack.models.minutes import MinuteGrid
+from alphapack.shell.backtest_report import html
 from alphapack.shell.clock import SystemClock
 
 STAMPS = ("timestamp", "creation_timestamp", "snapshot_ms")
@@ -375,6 +381,152 @@ def chain(
         stamps = [_stamp(name, row[name]) for row in listed if isinstance(row, Mapping) for name in STAMPS if row.get(name) is not None]
         ts_ms = max(stamps, default=SystemClock().now_ns() // NANOS_PER_MS)
     return chain_model.build(listed, ts_ms, base=base, spot=spot, forward=forward, k_unit=k_unit, iv_unit=iv_unit, delta=delta)
+
+
+def backtest(
+    paths: str | Path | Sequence[str | Path],
+    settings: Mapping[str, Mapping[str, object]] | None = None,
+    *,
+    history: str | Path | Sequence[str | Path] = (),
+    history_shift: bool = False,
+    venue: str | None = None,
+    report: str | Path | None = None,
+) -> Backtest:
+    """Trade recordings on paper from beginning to end. See docs/BACKTEST.md.
+
+    Parameters
+    ----------
+    paths : path or paths
+        Capture files, merged by time.
+    settings : mapping, optional
+        By section and key, such as ``{"router": {"interval_s": 10}}``; no file and no variable is looked at.
+    history : path or paths
+        Candles from before, as ``alphapack backtest --history`` takes them: without a week of them nothing is traded.
+    history_shift : bool
+        Whether to move them so that they end where the recordings begin.
+    venue : str, optional
+        Venue of the files where their names do not say it.
+    report : path, optional
+        HTML file to write.
+
+    Returns
+    -------
+    Backtest
+        ``.trades .equity .alpha_pnl .risk .bounds`` and more: the numbers of the report. Money in units of 1e-8.
+
+    Raises
+    ------
+    SettingsError, CaptureError, CandleFileError, PluginError
+        With what was expected and what came.
+    """
+    files = [paths] if isinstance(paths, str | Path) else list(paths)
+    pasts = [history] if isinstance(history, str | Path) else list(history)
+    complaints: list[str] = []
+    found = app.backtest(
+        app.prepared(config.stated(settings or {})),
+        [Path(one) for one in files],
+        venue=venue,
+        history=[str(one) for one in pasts],
+        shifted=history_shift,
+        complain=complaints.append,
+    )
+    found = msgspec.structs.replace(found, notes=[*found.notes, *complaints])
+    if report is not None:
+        Path(report).write_text(html(found), encoding="utf-8")
+    return found
+
+
+def shapley(value: npt.ArrayLike, n: int) -> Float64Array1D:
+    """Return the Shapley value of each of ``n`` players, exactly. See docs/SHAPLEY.md.
+
+    Parameters
+    ----------
+    value : float[2**n]
+        What each coalition is worth: bit i of its index says whether player i is in it.
+    n : int
+        1 to 20.
+
+    Returns
+    -------
+    float64[n]
+        They sum to what all together are worth beyond nobody.
+
+    Raises
+    ------
+    ValueError
+        With what was expected and what came.
+    """
+    return shapley_model.shapley(value, n)
+
+
+def off_policy(
+    rewards: npt.ArrayLike,
+    logged_propensities: npt.ArrayLike,
+    target_propensities: npt.ArrayLike,
+    *,
+    blocks: npt.ArrayLike | None = None,
+    refuse: bool = True,
+) -> off_policy_model.OffPolicy:
+    """Return what another policy would have earned, from the log of one whose propensities are known. See docs/OFF_POLICY.md.
+
+    Parameters
+    ----------
+    rewards : float[n]
+        Of the actions that were taken.
+    logged_propensities : float[n]
+        With which they were taken: above 0 and up to 1.
+    target_propensities : float[n]
+        With which the other policy would have taken the same ones: 0 to 1.
+    blocks : int[n], optional
+        Rows with one number depend on each other; intervals follow from the sums of the blocks.
+    refuse : bool
+        Whether fewer than 50 effective rows are an error.
+
+    Returns
+    -------
+    OffPolicy
+        ``.ips .snips .ess .n`` and the bounds of 95% intervals ``.ips_low .ips_high .snips_low .snips_high``.
+
+    Raises
+    ------
+    ValueError
+        With what was expected and what came.
+    """
+    return off_policy_model.off_policy(rewards, logged_propensities, target_propensities, blocks=blocks, refuse=refuse)
+
+
+def expected_shortfall(returns: npt.ArrayLike, level: float = 0.95) -> float:
+    """Return the mean loss of the worst ``1 - level`` of the returns: above zero where money is lost. See docs/RISK.md.
+
+    Parameters
+    ----------
+    returns : float[n]
+        In any order; of a bar each, or of a trade.
+    level : float
+        Above 0 and below 1.
+
+    Raises
+    ------
+    ValueError
+        With what was expected and what came.
+    """
+    return risk.expected_shortfall(_vector(returns, "returns"), level)
+
+
+def max_drawdown(equity: npt.ArrayLike) -> float:
+    """Return the largest fall from a highest equity before it, as a fraction of that: 0 or more. See docs/RISK.md.
+
+    Parameters
+    ----------
+    equity : float[n]
+        In order of time; the first above 0.
+
+    Raises
+    ------
+    ValueError
+        With what was expected and what came.
+    """
+    return risk.max_drawdown(_vector(equity, "equity"))
 
 
 def almgren_chriss(

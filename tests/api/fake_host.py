@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from litestar import Litestar, post
 from litestar.params import JSONBody
 
 from alphapack.api.server import ApiSettings, Server, create_app
-from alphapack.domain.events import FrameError
+from alphapack.domain.events import Contribution, DecisionMade, FrameError
 from alphapack.domain.readings import (
     Blend,
     Book,
@@ -36,6 +36,17 @@ from alphapack.domain.readings import (
     VolScore,
     VolScores,
     Windows,
+)
+from alphapack.domain.routing_readings import (
+    AlphaReading,
+    Attribution,
+    Choice,
+    DecisionAudit,
+    DecisionRow,
+    Decisions,
+    Posterior,
+    RewardTaken,
+    Snapshot,
 )
 from alphapack.domain.trading_readings import (
     Cap,
@@ -316,11 +327,139 @@ def trade_of(number: int) -> TradeReading:
     )
 
 
+DECISION_ORIGINS = {5: "api", 4: "engine", 3: "engine", 2: "api", 1: "engine"}
+"""Of the decisions that the host knows, by id."""
+
+
+def decision_of(number: int, symbol: str | None = None, context: Mapping[str, float] | None = None) -> DecisionMade:
+    stated = context or {}
+    return DecisionMade(
+        decision=number,
+        symbol=symbol or symbol_of(number),
+        origin=DECISION_ORIGINS.get(number, "api"),
+        policy="momentum",
+        exposure=-0.5,
+        quote=None,
+        urgency=0.6,
+        horizon_s=300,
+        plan_s=60,
+        win_probability=0.53,
+        win_probability_raw=0.56,
+        features={"obi": -0.4, "spread_bps": 0.5, **stated},
+        sources={"obi": "live", "spread_bps": "live", "ti": "missing", **dict.fromkeys(stated, "request")},
+        standardised={"obi": -1.0, "spread_bps": 0.0},
+        standardiser=77,
+        signals={"obi_pressure": -0.7, "skew_turn": None},
+        weights={"obi_pressure": 0.05, "skew_turn": 0.02},
+        blends={"momentum": -0.035},
+        proposals={"momentum": -0.5},
+        sides={"momentum": -1},
+        enabled={"momentum": True},
+        sigma=0.002,
+        offsets={"momentum": -0.55},
+        mixtures={"momentum": [[1.0, 0.1, 0.3, 9.0]]},
+        uniforms=[0.25, 0.5, 0.75, 0.125],
+        floor=0.01,
+        scores={"momentum": 0.31, "flat": 0.0},
+        propensities={"momentum": 0.625, "flat": 0.375},
+        explored=False,
+        posterior={"momentum": "0f" * 16},
+        learnt={"momentum": 12},
+    )
+
+
+def decision_ts_ms(number: int) -> int:
+    return 1_700_000_000_000 + number
+
+
+def decided(made: DecisionMade) -> dict[str, Any]:
+    """Return what advice and a snapshot both tell of a decision."""
+    return {
+        "decision_id": str(made.decision),
+        "ts_ms": decision_ts_ms(made.decision),
+        "symbol": made.symbol.partition(":")[2],
+        "policy": made.policy,
+        "exposure": made.exposure,
+        "scores": made.scores,
+        "propensities": made.propensities,
+        "features": {"ti": None, **made.features},
+        "sources": made.sources,
+        "signals": made.signals,
+        "proposals": made.proposals,
+        "win_probability": made.win_probability,
+    }
+
+
+def snapshot_of(number: int) -> Snapshot:
+    made = decision_of(number)
+    posterior = {"momentum": Posterior(12, 0.1, math.nan), "breakout": Posterior(0, None, None)}
+    return Snapshot(**decided(made), origin=made.origin, weights=made.weights, blends=made.blends, posterior=posterior)
+
+
+def decision_row_of(number: int) -> DecisionRow:
+    made = decision_of(number)
+    symbol = made.symbol.partition(":")[2]
+    return DecisionRow(str(number), decision_ts_ms(number), symbol, made.origin, "momentum", -0.5, 0.625, 0.53, number == 4)
+
+
+ALPHA_READINGS = [
+    AlphaReading(
+        id="obi_pressure",
+        desc="the deeper side of the book is not filled",
+        family="microstructure",
+        group="trend",
+        policies=["momentum", "breakout"],
+        inputs=["obi"],
+        weight_init=0.05,
+        weight=0.043,
+        enabled=True,
+        status="ok",
+        source="built in",
+        ic=0.02,
+        ic_t=1.5,
+        half_life_s=math.nan,
+        turnover=0.3,
+        n=400,
+    ),
+    AlphaReading(
+        "mine",
+        "one of a plugin",
+        "smile",
+        "smile",
+        [],
+        ["rr25"],
+        0.01,
+        0.0,
+        False,
+        "division by zero",
+        "mine.py",
+        None,
+        None,
+        None,
+        None,
+        0,
+    ),
+]
+
+ATTRIBUTION = Attribution(
+    trade_id="3",
+    decision_id="3",
+    symbol="BTCUSDT",
+    policy="momentum",
+    pnl=-123_456_789,
+    base=7,
+    fees=-50_000_000,
+    execution=-23_456_800,
+    contributions=[Contribution("obi_pressure", -0.7, 0.05, -49_999_998, -(2**60)), Contribution("skew_turn", None, 0.02, 2, 0)],
+    error=0.0,
+)
+
+
 @dataclass
 class FakeHost:
     """Knows BTC, whose book is LIVE, and ETH, whose book never was; takes frames of Binance's USD-M futures.
 
-    Five orders, fills and trades are known, of BTC those with odd ids; decision 5 takes reports of fills.
+    Five orders, fills, trades and decisions are known, of BTC those with odd ids; decision 5 takes reports of fills and its reward.
     """
 
     status: str = "ready"
@@ -336,6 +475,7 @@ class FakeHost:
     readings: int = 0
     chains: list[tuple[str, bytes]] = field(default_factory=list)
     reports: list[FillReport] = field(default_factory=list)
+    rewards: dict[str, float] = field(default_factory=dict)
     unready: bool = False
 
     def venues(self) -> tuple[str, ...]:
@@ -488,6 +628,53 @@ class FakeHost:
         position = sum(one.size for one in self.reports)
         return FillReportTaken("5", report.client_fill_id, position, len(self.reports), self.seq, self.durable_seq)
 
+    async def choose(self, symbol: str, context: Mapping[str, float]) -> Choice:
+        await asyncio.sleep(0)
+        if self.refusal is not None:
+            raise self.refusal
+        self.asked.append(("choose", symbol, dict(context)))
+        if symbol != BTC:
+            raise NoData("expected a LIVE book, found it SYNCING")
+        self.seq = self.durable_seq = self.seq + 1
+        return Choice(**decided(decision_of(6, symbol, context)), seq=self.seq, durable_seq=self.durable_seq)
+
+    async def reward(self, decision_id: str, reward_bps: float) -> RewardTaken:
+        await asyncio.sleep(0)
+        if self.refusal is not None:
+            raise self.refusal
+        if decision_id != "5":
+            raise UnknownDecision(f"expected a decision that is known, found {decision_id!r}")
+        if decision_id in self.rewards:
+            raise AlreadyReported(f"the reward of {decision_id!r} was reported before")
+        self.rewards[decision_id] = reward_bps
+        self.seq = self.durable_seq = self.seq + 1
+        return RewardTaken(decision_id, "momentum", reward_bps, 13, self.seq, self.durable_seq)
+
+    def snapshot(self, symbol: str | None, origin: str | None) -> Snapshot:
+        self.asked.append(("snapshot", symbol, origin))
+        known = [] if self.unready else decisions_from(symbol, origin)
+        if not known:
+            raise NoData("expected a decision, found none yet: one is made every 60 s")
+        return snapshot_of(known[0])
+
+    def decisions(self, symbol: str | None, origin: str | None, before: int | None, limit: int) -> Decisions:
+        self.asked.append(("decisions", symbol, origin, before, limit))
+        following, page = page_of(decisions_from(symbol, origin), before, limit)
+        return Decisions(following, [decision_row_of(one) for one in page])
+
+    def decision(self, decision_id: str) -> DecisionAudit | None:
+        self.asked.append(("decision", decision_id))
+        return DecisionAudit("5", decision_ts_ms(5), decision_of(5), True) if decision_id == "5" else None
+
+    def alphas(self) -> list[AlphaReading]:
+        return ALPHA_READINGS
+
+    def attribution(self, trade_id: str) -> Attribution | None:
+        self.asked.append(("attribution", trade_id))
+        if trade_id == "latest" and self.unready:
+            raise NoData("expected a trade that has closed, found none yet")
+        return ATTRIBUTION if trade_id in ("latest", "3") else None
+
     def plans(self, decision_id: str) -> DecisionPlans | None:
         self.asked.append(("plans", decision_id))
         if decision_id != "5":
@@ -520,6 +707,11 @@ class FakeHost:
 def ids_of(symbol: str | None) -> list[int]:
     """Return the ids of what is known of a symbol, or of all, newest first."""
     return [one for one in range(5, 0, -1) if symbol in (None, symbol_of(one))]
+
+
+def decisions_from(symbol: str | None, origin: str | None) -> list[int]:
+    """Return the ids of the decisions of a symbol and an origin, or of all, newest first."""
+    return [one for one in ids_of(symbol) if origin in (None, DECISION_ORIGINS[one])]
 
 
 def page_of(ids: Iterable[int], before: int | None, limit: int) -> tuple[str | None, list[int]]:

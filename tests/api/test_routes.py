@@ -237,6 +237,13 @@ def test_operations_are_named_and_the_schema_tells_the_errors():
         "getPlans",
         "getPortfolio",
         "listTrades",
+        "choose",
+        "reward",
+        "getRouterSnapshot",
+        "listDecisions",
+        "getDecision",
+        "listAlphas",
+        "getAttribution",
         "ingestFrames",
         "streamEvents",
         "getConfig",
@@ -246,6 +253,7 @@ def test_operations_are_named_and_the_schema_tells_the_errors():
     schema = operations["GET /api/microstructure/{symbol}"]["responses"]["200"]["content"]["application/json"]["schema"]
     assert schema == {"$ref": "#/components/schemas/Microstructure"}
     assert "400" in operations["POST /api/exec/simulate"]["responses"], "a body can be malformed"
+    assert {"400", "404", "409", "422", "503"} <= set(operations["POST /api/router/reward"]["responses"])
     assert not any("400" in operation["responses"] for name, operation in operations.items() if name.startswith("GET "))
 
 

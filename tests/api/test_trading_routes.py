@@ -9,8 +9,9 @@ import pytest
 from fake_host import BTC, ETH, ORDER_STATES, PORTFOLIO, SIZING, Answer, FakeHost, ask, get, plan_of
 from litestar import Litestar
 
+from alphapack.api.answers import ID_LENGTH_MAX, ROWS_MAX
 from alphapack.api.server import ApiSettings, create_app
-from alphapack.api.trading_routes import HORIZON_S_MAX, ID_LENGTH_MAX, ROWS_MAX
+from alphapack.api.trading_routes import HORIZON_S_MAX
 from alphapack.domain.trading_readings import FillReport, SimulateRequest
 from alphapack.engine.ports import (
     AlreadyReported,

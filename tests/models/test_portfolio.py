@@ -438,3 +438,13 @@ def test_execution_planner_a_portfolio_that_was_read_back_goes_on_as_if_nothing_
             other.account = other.made.accounts[BTC]
     assert [bytes(piece) for piece in one.made.save()] == [bytes(piece) for piece in other.made.save()]
     assert one.made.bars.written == 301
+
+
+def test_execution_planner_a_quote_takes_room_on_both_sides() -> None:
+    made = portfolio()
+    account = made.accounts[BTC]
+    made.mark(BTC, 2_000)
+    account.sleeves.open(1, 0, -1_000)
+    account.sleeves.open_quote(2, 0, 3_000, 2_000)
+    assert [account.committed(side) / UNITS for side in (1, -1)] == [200, 300], "it may come to be bought alone, or sold beside the other"
+    assert [room(made, BTC, side, BTC=0.1)["symbol"] for side in (1, -1)] == [800, 700]

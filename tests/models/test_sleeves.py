@@ -243,3 +243,62 @@ def test_execution_planner_sleeves_are_what_they_were_when_read_back() -> None:
     sleeves.submit(3, {2: 4})
     sleeves.fill(3, 1, 10**30, -1, 0)
     assert msgspec.json.decode(msgspec.json.encode(sleeves), type=Sleeves) == sleeves
+
+
+def quoting(bid_lots: int = 5, ask_lots: int = 3) -> Sleeves:
+    sleeves = Sleeves(TICK, LOT)
+    sleeves.open_quote(1, 0, bid_lots, ask_lots)
+    return sleeves
+
+
+def test_execution_planner_a_sleeve_that_quotes_lacks_nothing_and_crosses_with_nobody() -> None:
+    sleeves = quoting()
+    sleeves.open(2, 0, -4)
+    assert sleeves.cross(MID) is None and sleeves.net() == {2: -4}
+    sleeves.submit(1, {1: 5})
+    sleeves.submit(2, {1: -3})
+    sleeve = sleeves.by_decision[1]
+    assert sleeve.quoting and (sleeve.working_lots, sleeve.residual_lots) == (2, 0) and sleeves.has_orders(1)
+    sleeves.fill(1, 2, 2_000, 0, 0)
+    assert (sleeve.lots, sleeve.residual_lots, sleeve.may_hold(1), sleeve.may_hold(-1)) == (2, 0, 5, 3)
+    sleeves.check(2, -2_000)
+
+
+def test_execution_planner_a_quote_whose_sides_are_both_out_is_not_closed_before_they_have_come_home() -> None:
+    sleeves = quoting(3, 3)
+    sleeves.submit(1, {1: 3})
+    sleeves.submit(2, {1: -3})
+    sleeves.expire(1)
+    sleeve = sleeves.by_decision[1]
+    assert not sleeve.quoting and sleeve.working_lots == 0 and sleeves.closed(1) == [] and sleeves.has_orders(1)
+    sleeves.end(1)
+    sleeves.fill(2, 1, 1_000, 0, 0)
+    sleeves.end(2)
+    assert not sleeves.has_orders(1) and sleeves.net() == {1: 1} and sleeves.closed(2) == []
+
+
+def test_execution_planner_what_a_quote_may_come_to_hold_counts_on_its_side() -> None:
+    assert [quoting(5, 3).by_decision[1].may_hold(side) for side in (1, -1)] == [5, 3]
+    assert [quoting(5, 3).by_decision[1].committed_lots, quoting(3, 5).by_decision[1].committed_lots] == [5, -5]
+    target = opened(d1=4).by_decision[1]
+    assert [target.may_hold(side) for side in (1, -1)] == [4, -4]
+
+
+@pytest.mark.parametrize("lots", [(0, 0), (-1, 3), (3, -1)])
+def test_execution_planner_a_quote_of_nothing_is_refused(lots: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="expected lots of 0 or more on both sides, and more on one"):
+        quoting(*lots)
+
+
+def test_execution_planner_a_quote_of_what_is_owned_has_no_ask_of_its_own() -> None:
+    sleeves = Sleeves(TICK, LOT, long_only=True)
+    with pytest.raises(ValueError, match="held short"):
+        sleeves.open_quote(1, 0, 5, 3)
+    assert sleeves.open_quote(1, 0, 5, 0).quoting
+
+
+def test_execution_planner_finer_lots_are_quoted_in_finer_lots() -> None:
+    sleeves = quoting()
+    sleeves.refine(1, 10)
+    sleeve = sleeves.by_decision[1]
+    assert (sleeve.bid_lots, sleeve.ask_lots, sleeve.size_lots, sleeve.target_lots) == (50, 30, 50, 0)

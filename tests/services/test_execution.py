@@ -3,18 +3,32 @@
 import heapq
 import random
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any, TypeVar
 
 import msgspec
 import pytest
 from test_exchange import FakeContext, quoted
 
-from alphapack.domain.events import Crossed, Filled, HouseTook, OrderChanged, OutsideFilled, Planned, Record, Sized, TradeClosed
+from alphapack.domain.events import (
+    Crossed,
+    Filled,
+    FundingPaid,
+    FundingRate,
+    HouseTook,
+    OrderChanged,
+    OutsideFilled,
+    Planned,
+    Record,
+    Sized,
+    TradeClosed,
+)
 from alphapack.domain.inputs import CoreSettings, OutsideFill
 from alphapack.domain.market import BookState, Step
-from alphapack.domain.trading import Decision, RouterSettings, Terms
-from alphapack.models import sleeves
+from alphapack.domain.trading import Decision, Quote, RouterSettings, Terms
+from alphapack.models import outcomes, sleeves
 from alphapack.models.book import FeatureBook
+from alphapack.models.deals import Deal
 from alphapack.models.impact import Impact
 from alphapack.models.portfolio import Account
 from alphapack.models.sleeves import HOUSE
@@ -100,6 +114,9 @@ class Floor:
         """Records that were held against the accounts, and what they come to."""
         self.refined = False
         """Whether records from before count in other lots."""
+        self.matured: list[outcomes.Matured] = []
+        self.closed: list[Deal] = []
+        self.unsized: list[int] = []
         self.build()
         self.execution.on_configure()
 
@@ -107,6 +124,8 @@ class Floor:
         self.exchange = Exchange(self.ctx, self.known.market, self.known.terms, lambda symbol: None)
         self.execution = Execution(self.ctx, self.exchange, self.known)
         self.exchange.listener = self.execution
+        self.execution.matured, self.execution.closed = self.matured.append, self.close
+        self.execution.unsized = self.unsized.append
         self.outside = Outside(self.ctx, self.known.adv)
         self.known.currency = lambda: self.execution.currency
 
@@ -138,8 +157,20 @@ class Floor:
         {"exchange": self.exchange, "execution": self.execution, "outside": self.outside}[timer].on_timer(argument)
         self.check()
 
+    def close(self, deal: Deal) -> None:
+        """Take a closed trade: what it made is what the model says, what the fills made of that, and fees, to the last fraction."""
+        assert deal.sleeve is not None and deal.horizon_mid is not None
+        exact = outcomes.model_value(deal.model_lots, deal.decision_mid, deal.horizon_mid, deal.tick, deal.lot, deal.cost)
+        assert deal.sleeve.cash == exact + outcomes.execution_line(deal) + deal.sleeve.fees
+        told = outcomes.lines(deal)
+        assert told.pnl == deal.sleeve.cash == told.model + told.execution + told.fees and abs(told.model - exact) <= Fraction(1, 2)
+        assert told.model == outcomes.model_at(deal, deal.decision.exposure)
+        assert deal.entered.lots + deal.left.lots == 0
+        assert sum(one.decision == deal.decision.id for one in self.matured) == 1
+        self.closed.append(deal)
+
     def check(self) -> None:
-        """Hold the accounts against the records."""
+        """Hold the accounts against the records, and quotes against what may yet be traded."""
         portfolio = self.execution.portfolio
         assert portfolio is not None
         portfolio.check()
@@ -148,9 +179,16 @@ class Floor:
                 side = 1 if one.side == "buy" else -1
                 self.lots += side * one.lots
                 self.cash += one.fee + one.impact - side * one.value
+            elif isinstance(one, FundingPaid):
+                self.cash += one.paid
         self.checked = len(self.ctx.records)
         for account in portfolio.accounts.values():
             assert account.cash == self.cash and (self.refined or account.position_lots == self.lots)
+            for sleeve in account.sleeves.by_decision.values():
+                if sleeve.quoting:
+                    out = [shares[sleeve.decision] for shares in account.sleeves.orders.values() if sleeve.decision in shares]
+                    assert sleeve.lots + sum(lots for lots in out if lots > 0) <= sleeve.bid_lots
+                    assert sleeve.lots + sum(lots for lots in out if lots < 0) >= -sleeve.ask_lots
 
     def show(self, bids: dict[int, int], asks: dict[int, int]) -> None:
         """Show these levels and no others."""
@@ -168,13 +206,22 @@ class Floor:
 
     # Decisions and what comes of them
 
-    def decide(self, exposure: float, urgency: float = 1.0, horizon_s: int = HORIZON_S) -> int:
+    def decide(self, exposure: float, urgency: float = 1.0, horizon_s: int = HORIZON_S, quote: Quote | None = None, plan_s: int = 0) -> int:
         self.decisions += 1
-        decision = Decision(self.decisions, self.ctx.now_ns, BTC, "test", exposure, urgency, horizon_s, 0.9, {"mid": 100.05})
+        decision = Decision(self.decisions, self.ctx.now_ns, BTC, "test", exposure, urgency, horizon_s, 0.9, {"mid": 100.05}, quote, plan_s)
         self.outside.on_decision(decision)
         self.execution.on_decision(decision)
         self.check()
         return decision.id
+
+    def quote(self, bid: float, ask: float, offset_ticks: int = 0, horizon_s: int = HORIZON_S) -> int:
+        return self.decide(bid - ask, 0.5, horizon_s, Quote(bid, ask, offset_ticks))
+
+    def fund(self, rate: str) -> None:
+        """Tell of a funding rate, which is paid when the next one is told."""
+        at_ms = self.ctx.now_ns // MS
+        self.execution.on_funding(FundingRate(BTC, at_ms * MS, "100.0", rate, at_ms + 1))
+        self.check()
 
     def said(self, kind: type[Said]) -> list[Said]:
         return [one for one in self.ctx.records if isinstance(one, kind)]
@@ -801,6 +848,11 @@ def drive(seed: int, *, restarts: bool) -> Floor:
         if chance.random() < 0.08:
             floor.known.spread_bps = chance.choice((1.0, 50.0))
             floor.decide(chance.choice((-1.0, -0.3, 0.0, 0.02, 0.4, 1.0)), chance.random(), chance.choice((20, 60, 120)))
+        if chance.random() < 0.04:
+            shares = chance.choice(((1.0, 1.0), (0.3, 0.8), (0.0, 0.5), (0.7, 0.0)))
+            floor.quote(*shares, offset_ticks=chance.choice((0, 0, 1)), horizon_s=chance.choice((20, 60, 120)))
+        if chance.random() < 0.02:
+            floor.fund(chance.choice(("0.0005", "-0.0007")))
         if chance.random() < 0.3:
             bid += chance.choice((-1, 1))
             floor.show({bid: chance.randrange(1, 30_000), bid - 2: 40_000}, {bid + 1: chance.randrange(1, 30_000), bid + 2: 40_000})

@@ -11,17 +11,21 @@ from hypothesis import strategies as st
 from alphapack.domain.inputs import (
     INPUT_VERSION,
     AnyInput,
+    Choose,
     Configure,
     Conflated,
     CoreSettings,
+    Disable,
     Frame,
     Heartbeat,
     History,
     InstrumentSettings,
     Result,
+    Reward,
     SessionStart,
     Shed,
 )
+from alphapack.domain.trading import ExecutionSettings, RouterSettings
 from alphapack.shell import journal as journal_module
 from alphapack.shell.journal import (
     FileJournal,
@@ -44,6 +48,9 @@ INPUTS = st.one_of(
     st.builds(Conflated, **PLACE, symbol=NAME, frames=COUNT),
     st.builds(History, **PLACE, symbol=NAME, shift_ms=st.integers(-(2**50), 2**50), rows=st.binary(max_size=300)),
     st.builds(Result, **PLACE, request_id=COUNT, work=NAME, ok=st.booleans(), body=st.binary(max_size=300)),
+    st.builds(Choose, **PLACE, symbol=NAME, context=st.dictionaries(NAME, st.floats(allow_nan=False), max_size=4)),
+    st.builds(Reward, **PLACE, decision=COUNT, reward_bps=st.floats(-1e6, 1e6)),
+    st.builds(Disable, **PLACE, name=NAME, what=st.sampled_from(["alpha", "policy"]), reason=NAME),
     st.builds(
         Configure,
         **PLACE,
@@ -51,6 +58,8 @@ INPUTS = st.one_of(
             CoreSettings,
             seed=COUNT,
             symbols=st.tuples(NAME),
+            plugins=st.tuples(NAME),
+            router=st.builds(RouterSettings, floor=st.floats(0.0, 0.05), without=st.tuples(NAME)),
             instruments=st.tuples(st.builds(InstrumentSettings, symbol=NAME, min_notional=st.none() | st.floats(0, 1e9))),
         ),
     ),
@@ -303,6 +312,38 @@ def test_an_older_input_version_passes_its_upcaster(tmp_path: Path, monkeypatch:
         (4, "sim"),
     ]
     journal.close()
+
+
+class OlderConfigure(msgspec.Struct, array_like=True, tag_field="kind", tag="configure"):
+    """``Configure`` with what settings there were when it was written."""
+
+    seq: int
+    ts_ns: int
+    settings: dict[str, object]
+
+
+@pytest.mark.parametrize(
+    ("version", "settings", "expected"),
+    [
+        (1, {"seed": 7}, CoreSettings(seed=7, execution=ExecutionSettings(trade=False))),
+        (2, {"seed": 7}, CoreSettings(seed=7)),
+        (
+            2,
+            {"router": {"interval_s": 30, "horizon_s": 60}, "execution": {"trade": True, "capital": 5e4}},
+            CoreSettings(router=RouterSettings(30, 60), execution=ExecutionSettings(capital=5e4)),
+        ),
+    ],
+)
+def test_router_alpha_aware_settings_of_older_journals_are_read_with_the_defaults_of_what_they_knew_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int, settings: dict[str, object], expected: CoreSettings
+) -> None:
+    with monkeypatch.context() as past:
+        past.setattr(journal_module, "INPUT_VERSION", version)
+        journal = FileJournal(tmp_path)
+        journal.append([OlderConfigure(1, 1_000, settings), *frames(2, 3)])  # type: ignore[list-item]
+        journal.close()
+    assert list(read_journal(tmp_path)) == [Configure(1, 1_000, expected), *frames(2, 3)]
+    assert sorted(journal_module.UPCASTERS) == list(range(1, INPUT_VERSION)), "every version that was ever written can be read"
 
 
 def test_a_newer_input_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,19 @@
-"""What all routes answer with: Structs past the framework, and the refusals that the host's exceptions come to."""
+"""What all routes share: Structs past the framework, parameters and their checks, and what the host's exceptions come to."""
 
-from typing import Any
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Request
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import Operation, RequestBody
+from litestar.params import QueryParameter
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
-from alphapack.api.problems import PROBLEM_JSON, Problem, Refused, shown
+from alphapack.api.problems import PROBLEM_JSON, FieldError, Problem, Refused, shown
 from alphapack.engine.ports import (
     AlreadyReported,
     Busy,
@@ -39,13 +44,30 @@ REFUSAL_STATUS: dict[type[IngestRefused | ReportRefused], int] = {
     NotDurable: 507,
 }
 
+ROWS_MAX, ROWS_DEFAULT = 500, 100
+ID_LENGTH_MAX = 64
+
+_CURSOR = re.compile(r"0|[1-9][0-9]{0,15}")
+
 AnyRequest = Request[Any, Any, Any]
+Symbol = Annotated[str | None, QueryParameter(description="left out: all symbols")]
+Limit = Annotated[int, QueryParameter(ge=1, le=ROWS_MAX, description="rows at most")]
+Cursor = Annotated[str | None, QueryParameter(description="the next of the page before; left out: the newest rows")]
+
+
+@dataclass
+class TakesFields(Operation):
+    """An operation whose body is a Struct."""
+
+    def __post_init__(self) -> None:
+        assert isinstance(self.request_body, RequestBody), "made of the handler's data"
+        self.request_body.description = "these fields and no other"
 
 
 class Encoded(ASGIResponse):
     """A Struct as JSON, past the framework's response building: that costs a third of a polled request."""
 
-    def __init__(self, answer: msgspec.Struct) -> None:
+    def __init__(self, answer: msgspec.Struct | Sequence[msgspec.Struct]) -> None:
         self.body = msgspec.json.encode(answer)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,9 +77,10 @@ class Encoded(ASGIResponse):
         await send({"type": "http.response.body", "body": self.body, "more_body": False})
 
 
-def encoded(answer: type[msgspec.Struct]) -> dict[int, ResponseSpec]:
-    """Describe the answer of a route that returns ``Encoded``."""
-    return {200: ResponseSpec(answer, generate_examples=False, description="the answer")}
+def encoded(answer: type[msgspec.Struct], *, many: bool = False) -> dict[int, ResponseSpec]:
+    """Describe the answer of a route that returns ``Encoded``, ``many`` of them as a list."""
+    described: Any = list[answer] if many else answer  # type: ignore[valid-type]  # A type made here is none to a checker.
+    return {200: ResponseSpec(described, generate_examples=False, description="the answer")}
 
 
 def problems(*statuses: int) -> dict[int, ResponseSpec]:
@@ -108,3 +131,35 @@ def not_taken(refused: IngestRefused | ReportRefused) -> Refused:
     """Return the refusal of what was posted."""
     status = REFUSAL_STATUS[type(refused)]
     return Refused(status, str(refused), headers={"Retry-After": "1"} if status == 503 else None)
+
+
+def named(host: Host, symbol: str | None) -> str | None:
+    """Return the full name of a symbol that was given; raises ``Refused`` with 404 where it is unknown."""
+    return None if symbol is None else resolved(host, symbol)
+
+
+def before(cursor: str | None) -> int | None:
+    """Return the id behind which a page begins; raises ``Refused`` for what is no cursor."""
+    if cursor is None:
+        return None
+    if not _CURSOR.fullmatch(cursor):
+        raise Refused(422, f"'cursor': expected the next of another page, found {shown(cursor)}")
+    return int(cursor)
+
+
+def is_id(text: str) -> bool:
+    """Tell whether a text can be an id."""
+    return 0 < len(text) <= ID_LENGTH_MAX and text.isprintable()
+
+
+def require_one_of(key: str, value: str | None, known: tuple[str, ...]) -> None:
+    """Refuse a parameter that is given and none of what is known."""
+    if value is not None and value not in known:
+        raise Refused(422, f"'{key}': expected one of {', '.join(known)}, found {shown(value)}")
+
+
+def require(*checks: tuple[str, bool, str, float | str]) -> None:
+    """Refuse a body unless every field is good, given with what was expected and what came."""
+    errors = [FieldError(key, f"expected {expected}, found {shown(str(found))}") for key, is_good, expected, found in checks if not is_good]
+    if errors:
+        raise Refused(422, "; ".join(f"{shown(item.key)}: {item.message}" for item in errors), errors)

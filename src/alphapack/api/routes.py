@@ -30,6 +30,7 @@ from alphapack.api.answers import (
 from alphapack.api.docs import PAGE_HEADERS, docs_page, index_page
 from alphapack.api.guards import CONSUMES
 from alphapack.api.problems import PROBLEM_JSON, Refused, shown
+from alphapack.api.routing_routes import ROUTING_ROUTES
 from alphapack.api.stream import DEFAULT_KINDS, EVENT_STREAM, KINDS, EventStream, Streams, Wanted, key_of
 from alphapack.api.trading_routes import TRADING_ROUTES
 from alphapack.domain.market import symbol_id
@@ -352,7 +353,7 @@ async def index(request: AnyRequest) -> Response[str]:
 
 
 MARKET_ROUTES = (symbols, book, microstructure, history, vol_forecast, vol_accuracy, option_chain, smile)
-ROUTES = (health, live, *MARKET_ROUTES, *TRADING_ROUTES, ingest, stream, config, metrics, openapi, docs, index)
+ROUTES = (health, live, *MARKET_ROUTES, *TRADING_ROUTES, *ROUTING_ROUTES, ingest, stream, config, metrics, openapi, docs, index)
 
 
 class EngineMetrics(Collector):

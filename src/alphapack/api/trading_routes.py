@@ -5,16 +5,34 @@ not a count, so that what is new meanwhile shifts no row from one page to anothe
 """
 
 import math
-import re
-from dataclasses import dataclass
 from typing import Annotated, get_args
 
 from litestar import get, post
-from litestar.openapi.spec import Operation, RequestBody
 from litestar.params import JSONBody, PathParameter, QueryParameter
 
-from alphapack.api.answers import EXACT_INT_MAX, AnyRequest, Encoded, encoded, host_of, no_data, not_taken, problems, resolved
-from alphapack.api.problems import FieldError, Refused, shown
+from alphapack.api.answers import (
+    EXACT_INT_MAX,
+    ID_LENGTH_MAX,
+    ROWS_DEFAULT,
+    AnyRequest,
+    Cursor,
+    Encoded,
+    Limit,
+    Symbol,
+    TakesFields,
+    before,
+    encoded,
+    host_of,
+    is_id,
+    named,
+    no_data,
+    not_taken,
+    problems,
+    require,
+    require_one_of,
+    resolved,
+)
+from alphapack.api.problems import Refused, shown
 from alphapack.domain.trading import OrderState
 from alphapack.domain.trading_readings import (
     DecisionPlans,
@@ -28,30 +46,13 @@ from alphapack.domain.trading_readings import (
     Sizing,
     Trades,
 )
-from alphapack.engine.ports import Host, IngestRefused, NoData, ReportRefused
+from alphapack.engine.ports import IngestRefused, NoData, ReportRefused
 
-ROWS_MAX, ROWS_DEFAULT = 500, 100
 HORIZON_S_MAX = 86_400
 """A week, as of the forecasts of volatility."""
-ID_LENGTH_MAX = 64
 ORDER_STATES: tuple[str, ...] = ("open", *get_args(OrderState))
 """Open: sent or working."""
 TRADE_STATES = ("open", "closed")
-
-_CURSOR = re.compile(r"0|[1-9][0-9]{0,15}")
-
-Symbol = Annotated[str | None, QueryParameter(description="left out: all symbols")]
-Limit = Annotated[int, QueryParameter(ge=1, le=ROWS_MAX, description="rows at most")]
-Cursor = Annotated[str | None, QueryParameter(description="the next of the page before; left out: the newest rows")]
-
-
-@dataclass
-class TakesFields(Operation):
-    """An operation whose body is a Struct."""
-
-    def __post_init__(self) -> None:
-        assert isinstance(self.request_body, RequestBody), "made of the handler's data"
-        self.request_body.description = "these fields and no other"
 
 
 @post(
@@ -64,7 +65,7 @@ class TakesFields(Operation):
 )
 async def simulate(request: AnyRequest, data: JSONBody[SimulateRequest]) -> Encoded:
     """Answer the plan of an order and its cost."""
-    _require(
+    require(
         ("size", 0.0 < data.size < math.inf, "base units above 0", data.size),
         ("urgency", 0.0 <= data.urgency <= 1.0, "0 to 1", data.urgency),
         ("horizon_s", 1.0 <= data.horizon_s <= HORIZON_S_MAX, f"seconds from 1 to {HORIZON_S_MAX}", data.horizon_s),
@@ -90,7 +91,7 @@ async def sizing(
 ) -> Encoded:
     """Answer the last sizing."""
     host = host_of(request)
-    name = _named(host, symbol)
+    name = named(host, symbol)
     try:
         return Encoded(host.sizing(name))
     except NoData as missing:
@@ -111,9 +112,9 @@ async def orders(
     cursor: Cursor = None,
 ) -> Encoded:
     """Answer a page of orders."""
-    _require_state(in_state, ORDER_STATES)
+    require_one_of("state", in_state, ORDER_STATES)
     host = host_of(request)
-    return Encoded(host.orders(_named(host, symbol), in_state, _before(cursor), limit))
+    return Encoded(host.orders(named(host, symbol), in_state, before(cursor), limit))
 
 
 @get(
@@ -125,7 +126,7 @@ async def orders(
 async def fills(request: AnyRequest, symbol: Symbol = None, limit: Limit = ROWS_DEFAULT, cursor: Cursor = None) -> Encoded:
     """Answer a page of fills."""
     host = host_of(request)
-    return Encoded(host.fills(_named(host, symbol), _before(cursor), limit))
+    return Encoded(host.fills(named(host, symbol), before(cursor), limit))
 
 
 @post(
@@ -139,9 +140,9 @@ async def fills(request: AnyRequest, symbol: Symbol = None, limit: Limit = ROWS_
 async def report_fill(request: AnyRequest, data: JSONBody[FillReport]) -> Encoded:
     """Answer what the decision holds by all that was reported of it."""
     text = f"1 to {ID_LENGTH_MAX} printable characters"
-    _require(
-        ("decisionId", _is_id(data.decision_id), text, data.decision_id),
-        ("clientFillId", _is_id(data.client_fill_id), text, data.client_fill_id),
+    require(
+        ("decisionId", is_id(data.decision_id), text, data.decision_id),
+        ("clientFillId", is_id(data.client_fill_id), text, data.client_fill_id),
         ("price", 0.0 < data.price < math.inf, "a finite number above 0", data.price),
         ("size", math.isfinite(data.size) and data.size != 0.0, "a finite number other than 0", data.size),
         ("fee", math.isfinite(data.fee), "a finite number", data.fee),
@@ -163,7 +164,7 @@ async def plans(
     request: AnyRequest, decision_id: Annotated[str, PathParameter(name="decisionId", description="as trades and orders have it")]
 ) -> Encoded:
     """Answer the plans of a decision."""
-    found = host_of(request).plans(decision_id) if _is_id(decision_id) else None
+    found = host_of(request).plans(decision_id) if is_id(decision_id) else None
     if found is None:
         raise Refused(404, f"unknown decision {shown(decision_id)}; GET /api/trades lists those that traded")
     return Encoded(found)
@@ -197,37 +198,9 @@ async def trades(
     cursor: Cursor = None,
 ) -> Encoded:
     """Answer a page of trades."""
-    _require_state(in_state, TRADE_STATES)
+    require_one_of("state", in_state, TRADE_STATES)
     host = host_of(request)
-    return Encoded(host.trades(_named(host, symbol), in_state, _before(cursor), limit))
+    return Encoded(host.trades(named(host, symbol), in_state, before(cursor), limit))
 
 
 TRADING_ROUTES = (simulate, sizing, orders, fills, report_fill, plans, portfolio, trades)
-
-
-def _named(host: Host, symbol: str | None) -> str | None:
-    return None if symbol is None else resolved(host, symbol)
-
-
-def _before(cursor: str | None) -> int | None:
-    if cursor is None:
-        return None
-    if not _CURSOR.fullmatch(cursor):
-        raise Refused(422, f"'cursor': expected the next of another page, found {shown(cursor)}")
-    return int(cursor)
-
-
-def _is_id(text: str) -> bool:
-    return 0 < len(text) <= ID_LENGTH_MAX and text.isprintable()
-
-
-def _require_state(state: str | None, known: tuple[str, ...]) -> None:
-    if state is not None and state not in known:
-        raise Refused(422, f"'state': expected one of {', '.join(known)}, found {shown(state)}")
-
-
-def _require(*checks: tuple[str, bool, str, float | str]) -> None:
-    """Refuse a body unless every field is good, given with what was expected and what came."""
-    errors = [FieldError(key, f"expected {expected}, found {shown(str(found))}") for key, is_good, expected, found in checks if not is_good]
-    if errors:
-        raise Refused(422, "; ".join(f"{shown(item.key)}: {item.message}" for item in errors), errors)

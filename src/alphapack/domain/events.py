@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from alphapack.domain.market import BookState
+from alphapack.domain.trading import Quote
 
 
 class FrameError(ValueError):
@@ -212,18 +213,121 @@ class SmileChanged(Record, frozen=True, tag="smile"):
 
 
 class DecisionMade(Record, frozen=True, tag="decision"):
-    """What a policy wants of a symbol, and all that it looked at."""
+    """What was decided about a symbol, and all that it takes to decide it again and to judge another router by it.
+
+    What is by policy has every policy but flat, unless it says otherwise.
+    """
+
+    decision: int
+    symbol: str
+    origin: str
+    """engine: it was traded on; api: it was asked for as advice."""
+    policy: str
+    exposure: float
+    """-1 to 1: of the size that is allowed; of a quote: the share of its bid less that of its ask."""
+    quote: Quote | None
+    urgency: float
+    horizon_s: int
+    plan_s: int
+    win_probability: float
+    """As outcomes known before have calibrated it; a half where it is flat."""
+    win_probability_raw: float
+    """That the reward of the chosen arm is above 0, by its posterior alone."""
+    features: dict[str, float]
+    """What was known of the context, in raw units."""
+    sources: dict[str, str]
+    """Of each feature of the table: live, request or missing."""
+    standardised: dict[str, float]
+    """Those of the table that were known, by what was learnt before; signed ones have kept their sign."""
+    standardiser: int
+    """Observations by which they were standardised."""
+    signals: dict[str, float | None]
+    weights: dict[str, float]
+    blends: dict[str, float]
+    """By policy."""
+    proposals: dict[str, float]
+    """Exposure that each policy proposed."""
+    sides: dict[str, int]
+    """By policy: what its signed features were multiplied by; 0 where it proposed none."""
+    enabled: dict[str, bool]
+    """Which policies could be chosen."""
+    sigma: float
+    """Volatility to the horizon, a fraction; 0: not known."""
+    offsets: dict[str, float]
+    """What each policy's round trip costs, below 0, in volatilities to the horizon: the prior mean of its reward."""
+    mixtures: dict[str, list[list[float]]]
+    """The distribution from which each score was drawn: rows of weight, location, scale and degrees of freedom of a Student t."""
+    uniforms: list[float]
+    """All the chance there was in it."""
+    floor: float
+    scores: dict[str, float | None]
+    """Of every policy and flat; null where it could not be chosen."""
+    propensities: dict[str, float]
+    explored: bool
+    """Whether the floor chose rather than the scores."""
+    posterior: dict[str, str]
+    """Digest of the posterior of each policy."""
+    learnt: dict[str, int]
+    """Rewards that each posterior had seen."""
+
+
+class RewardLearnt(Record, frozen=True, tag="reward"):
+    """What a decision came to at its horizon, and what the router made of it."""
 
     decision: int
     symbol: str
     policy: str
-    exposure: float
-    """-1 to 1: of the size that is allowed."""
-    urgency: float
-    horizon_s: int
-    win_probability: float
-    features: dict[str, float]
-    """The decision context, in raw units."""
+    origin: str
+    reward_bps: float
+    """Of the notional allocated, after costs."""
+    target: float
+    """In volatilities to the horizon, cut to 6 on both sides: what the posterior learnt."""
+    won: bool | None
+    """Whether it was above 0, as the win probability is about; null where nothing was filled."""
+
+
+class WeightsLearnt(Record, frozen=True, tag="weights"):
+    """The weights of the alphas from now on."""
+
+    weights: dict[str, float]
+    observations: int
+
+
+class AlphaDisabled(Record, frozen=True, tag="alpha_disabled"):
+    """An alpha, or a policy, failed or took too long, and is asked no more."""
+
+    name: str
+    what: str
+    """alpha or policy."""
+    reason: str
+
+
+class Contribution(msgspec.Struct, frozen=True):
+    """What one alpha did for a trade. Money."""
+
+    id: str
+    signal: float | None
+    weight: float
+    shapley: int
+    leave_one_out: int = msgspec.field(name="leaveOneOut")
+    """What the trade would have lacked without it alone; these do not sum to anything."""
+
+
+class Attributed(Record, frozen=True, tag="attribution"):
+    """Who is to be thanked for a trade: ``pnl = base + sum of shapley + execution + fees``. Money, paid below zero."""
+
+    decision: int
+    symbol: str
+    policy: str
+    pnl: int
+    base: int
+    """What the policy would have made without alphas."""
+    execution: int
+    """Arrival and fill prices against the model's, measured by themselves; funding too."""
+    fees: int
+    contributions: list[Contribution]
+    error: float
+    """Largest standard error of a share, in money; 0 where they are exact."""
 
 
 class Sized(Record, frozen=True, tag="sizing"):
@@ -369,6 +473,10 @@ AnyRecord = (
     | WorkFailed
     | SmileChanged
     | DecisionMade
+    | RewardLearnt
+    | WeightsLearnt
+    | AlphaDisabled
+    | Attributed
     | Sized
     | Planned
     | OrderChanged

@@ -11,7 +11,7 @@ import msgspec
 from alphapack.domain.market import Step
 from alphapack.domain.trading import ExecutionSettings, RouterSettings
 
-INPUT_VERSION = 2
+INPUT_VERSION = 3
 
 
 class Input(msgspec.Struct, frozen=True, array_like=True, tag_field="kind"):
@@ -111,6 +111,28 @@ class OutsideFill(Input, frozen=True, tag="outside_fill", gc=False):
     venue_ms: int
 
 
+class Choose(Input, frozen=True, tag="choose", gc=False):
+    """Somebody asks for advice about a full symbol name; ``context`` overrides what is known of its features."""
+
+    symbol: str
+    context: dict[str, float]
+
+
+class Reward(Input, frozen=True, tag="reward", gc=False):
+    """What came of a decision that was asked for as advice, in bps of the notional that it was followed with."""
+
+    decision: int
+    reward_bps: float
+
+
+class Disable(Input, frozen=True, tag="disable"):
+    """An alpha took longer than the engine can wait: it is asked no more."""
+
+    name: str
+    what: Literal["alpha", "policy"]
+    reason: str
+
+
 POSTED = "posted"
 CHAIN_SOURCES = (POSTED, "recorded", "simulated")
 
@@ -135,6 +157,8 @@ class CoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     delta_convention: Literal["forward", "premium_adjusted"] = "forward"
     """Whose 25 a 25-delta option has; premium-adjusted: of options whose premium is paid in the coin."""
     instruments: tuple["InstrumentSettings", ...] = ()
+    plugins: tuple[str, ...] = ()
+    """Files of alphas and policies that are not built in, by name and digest: a replay needs the same."""
     router: RouterSettings = RouterSettings()
     execution: ExecutionSettings = ExecutionSettings()
 
@@ -165,4 +189,19 @@ class InstrumentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
                 raise ValueError(f"expected a {name} within {FEE_BPS_MAX} basis points, found {fee}")
 
 
-AnyInput = Configure | SessionStart | Frame | Heartbeat | Shed | Conflated | Halt | Result | History | Chain | OutsideFill
+AnyInput = (
+    Configure
+    | SessionStart
+    | Frame
+    | Heartbeat
+    | Shed
+    | Conflated
+    | Halt
+    | Result
+    | History
+    | Chain
+    | OutsideFill
+    | Choose
+    | Reward
+    | Disable
+)

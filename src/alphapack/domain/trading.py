@@ -21,14 +21,28 @@ OrderState = Literal["sent", "working", "filled", "cancelled", "rejected"]
 
 
 class RouterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """When to decide, and for how long a decision holds."""
+    """When to decide, for how long a decision holds, and what the router believes before it has seen anything."""
 
     interval_s: int = 60
     horizon_s: int = 300
+    floor: float = 0.02
+    """Least probability of each option that can be chosen."""
+    scale: float = 0.5
+    """Width of what scores are drawn from, as a part of the posterior's."""
+    prior_edge: float = 0.3
+    """Believed standard deviation of a policy's mean reward beyond its costs, in volatilities to the horizon."""
+    prior_effect: float = 0.05
+    """Believed standard deviation of what one deviation of a feature adds to that."""
+    without: tuple[str, ...] = ()
+    """Alphas and policies that are not asked."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.interval_s <= self.horizon_s <= 86_400:
             raise ValueError(f"expected 1 <= interval_s <= horizon_s <= 86400, found {self.interval_s} and {self.horizon_s}")
+        for name, low, high in (("floor", 0.0, 0.05), ("scale", 1e-3, 1.0), ("prior_edge", 1e-3, 10.0), ("prior_effect", 1e-3, 10.0)):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and low <= value <= high):
+                raise ValueError(f"expected {name} from {low:g} to {high:g}, found {value}")
 
 
 class ExecutionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,21 +94,48 @@ class ExecutionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
             raise ValueError(f"expected the name of a currency such as USDT, found {self.settlement[:40]!r}")
 
 
+class Target(msgspec.Struct, frozen=True):
+    """What a policy wants to hold of a symbol from now on."""
+
+    exposure: float
+    """-1 to 1: of the size that is allowed; 0: nothing is to be held."""
+    urgency: float = 0.5
+    """0 to 1: how soon."""
+    horizon_s: int = 300
+    """In which its plan is to come to its size; at most the engine's own."""
+
+
+class Quote(msgspec.Struct, frozen=True):
+    """Prices that a policy wants to show on both sides until the horizon."""
+
+    bid_share: float
+    """0 to 1: of the size that is allowed."""
+    ask_share: float
+    offset_ticks: int = 0
+    """How far behind the best price of its side, 0 or more."""
+
+
+Proposal = Target | Quote
+
+
 class Decision(msgspec.Struct, frozen=True):
-    """One outcome for one symbol: the exposure that a policy wants until its horizon."""
+    """One outcome for one symbol: what a policy wants until the horizon."""
 
     id: int
     ts_ns: int
     symbol: str
     policy: str
     exposure: float
-    """-1 to 1."""
+    """-1 to 1; of a quote: the share of its bid less that of its ask."""
     urgency: float
     """0 to 1."""
     horizon_s: int
     win_probability: float
     features: dict[str, float]
     """What was looked at, in raw units."""
+    quote: Quote | None = None
+    plan_s: int = 0
+    """In which its plan is to come to its size; 0: as the horizon has it."""
 
 
 class Terms(msgspec.Struct, frozen=True):

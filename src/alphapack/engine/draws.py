@@ -1,10 +1,8 @@
 """Counter-based randomness: a draw depends on (seed, stream, symbol, how many were drawn there before) and nothing else."""
 
-import hashlib
 from collections.abc import Iterator
 
-PER_BLOCK = 8
-_UNIT = 2.0**-53
+from alphapack.models.uniforms import PER_BLOCK, block
 
 
 class Draws:
@@ -17,13 +15,12 @@ class Draws:
     def uniforms(self, stream: str, symbol: str = "") -> Iterator[float]:
         """Yield uniforms in [0, 1) with 53 random bits; the counter advances by one a value taken."""
         name = f"{stream}\0{symbol}"
-        block, words = (-1, self.seed), b""
+        known = -1, self.seed
+        values: tuple[float, ...] = ()
         while True:
             count = self.counts.get(name, 0)
-            if (count // PER_BLOCK, self.seed) != block:
-                block = count // PER_BLOCK, self.seed
-                key = hashlib.blake2b(f"{self.seed}\0{name}".encode(), digest_size=32).digest()
-                words = hashlib.blake2b(block[0].to_bytes(8, "little"), key=key, digest_size=64).digest()
-            at = 8 * (count % PER_BLOCK)
+            if (count // PER_BLOCK, self.seed) != known:
+                known = count // PER_BLOCK, self.seed
+                values = block(self.seed, name, known[0])
             self.counts[name] = count + 1
-            yield (int.from_bytes(words[at : at + 8], "little") >> 11) * _UNIT
+            yield values[count % PER_BLOCK]

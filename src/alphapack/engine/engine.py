@@ -25,15 +25,18 @@ from alphapack.domain.inputs import (
     POSTED,
     AnyInput,
     Chain,
+    Choose,
     Configure,
     Conflated,
     CoreSettings,
+    Disable,
     Frame,
     Halt,
     Heartbeat,
     History,
     OutsideFill,
     Result,
+    Reward,
     SessionStart,
     Shed,
 )
@@ -45,11 +48,15 @@ from alphapack.engine.known import Known
 from alphapack.engine.ports import Codec, Service
 from alphapack.engine.timers import Timer, Timers
 from alphapack.models.chain import WORK as CHAIN
+from alphapack.models.deals import Deal
 from alphapack.models.impact_work import WORK as IMPACT
+from alphapack.models.outcomes import Matured, lines, model_at
+from alphapack.models.registry import Registry
 from alphapack.models.volatility import WORK as VOLATILITY
+from alphapack.services.alphas import TIMER as ALPHAS_TIMER
+from alphapack.services.alphas import Alphas
+from alphapack.services.attribution import Attribution, Outcome
 from alphapack.services.candles import CandleStore
-from alphapack.services.decisions import TIMER as DECISIONS_TIMER
-from alphapack.services.decisions import Decisions
 from alphapack.services.exchange import TIMER as EXCHANGE_TIMER
 from alphapack.services.exchange import Exchange
 from alphapack.services.execution import TIMER as EXECUTION_TIMER
@@ -60,10 +67,12 @@ from alphapack.services.microstructure import MICROPRICE, TICK_NS, Judge, Micros
 from alphapack.services.options import Options
 from alphapack.services.outside import TIMER as OUTSIDE_TIMER
 from alphapack.services.outside import Outside
+from alphapack.services.router import TIMER as ROUTER_TIMER
+from alphapack.services.router import Router
 from alphapack.services.volatility import TIMER as VOLATILITY_TIMER
 from alphapack.services.volatility import Volatility
 
-STATE_VERSION = 8
+STATE_VERSION = 9
 REASON_LENGTH_MAX = 300
 REJECTIONS_NS = NANOS_PER_S
 """A venue's unusable frames are reported at most this often, with their count, so that garbage cannot flood the ledger."""
@@ -77,6 +86,10 @@ _encode_record = msgspec.json.Encoder().encode
 @functools.lru_cache(maxsize=4_096)
 def _origin(venue: str, symbol: str) -> bytes:
     return f"{venue}:{symbol}".encode()
+
+
+class OtherPlugins(ValueError):
+    """Inputs that were recorded with other plugins than there are."""
 
 
 class _Rejections(msgspec.Struct, array_like=True):
@@ -119,7 +132,9 @@ class _Saved(msgspec.Struct, array_like=True):
 class Engine:
     """Steps inputs through the services; also the ``Context`` that they see."""
 
-    def __init__(self, codecs: Sequence[Codec]) -> None:
+    def __init__(self, codecs: Sequence[Codec], registry: Registry) -> None:
+        """``registry`` has the alphas and policies that there are; settings may leave some of them out."""
+        self._registry = registry
         self.codecs = {codec.venue: codec for codec in codecs}
         self.seq = 0
         self.now_ns = 0
@@ -170,8 +185,13 @@ class Engine:
         self.exchange.listener = self.execution
         self.outside = Outside(self, known.adv)
         self.outside.learnt = self.impacts.on_fill
-        self.decisions = Decisions(self, known.tradable, self.decision_context)
-        self.decisions.decided = self._on_decision
+        self.alphas = Alphas(self, registry, known.tradable, self.decision_context, known.sigma)
+        self.router = Router(self, registry, known, self.alphas.look)
+        self.router.decided = self._on_decision
+        self.attribution = Attribution(self, registry)
+        self.execution.matured = self._on_matured
+        self.execution.unsized = self.router.on_unsized
+        self.execution.closed = self._on_closed
         self.microstructure.broke = self.exchange.on_broken
         self.microstructure.refined = self._on_refined
         self._services: list[Service] = [
@@ -182,8 +202,10 @@ class Engine:
             self.impacts,
             self.exchange,
             self.execution,
-            self.decisions,
             self.outside,
+            self.alphas,
+            self.router,
+            self.attribution,
         ]
         self._timer_handlers: dict[str, Callable[[str], None]] = {
             "microstructure": lambda _: self.microstructure.on_tick(),
@@ -191,7 +213,8 @@ class Engine:
             IMPACT_TIMER: self.impacts.on_timer,
             EXCHANGE_TIMER: self.exchange.on_timer,
             EXECUTION_TIMER: self.execution.on_timer,
-            DECISIONS_TIMER: self.decisions.on_timer,
+            ALPHAS_TIMER: self.alphas.on_timer,
+            ROUTER_TIMER: self.router.on_timer,
             OUTSIDE_TIMER: self.outside.on_timer,
         }
         self._handlers: dict[type, Callable[[AnyInput], None]] = {
@@ -206,6 +229,9 @@ class Engine:
             History: self._on_history,
             Chain: self._on_chain,
             OutsideFill: self._on_outside_fill,
+            Choose: self._on_choose,
+            Reward: self._on_reward,
+            Disable: self._on_disable,
         }
         self._result_handlers: dict[str, Callable[[Result], None]] = {
             MICROPRICE: self.microstructure.on_result,
@@ -290,6 +316,7 @@ class Engine:
 
     def _on_configure(self, entry: AnyInput) -> None:
         assert isinstance(entry, Configure)
+        self._take_registry(entry.settings)
         self.settings = entry.settings
         self._draws.seed = entry.settings.seed
         first, self.configured = not self.configured, True
@@ -297,9 +324,24 @@ class Engine:
             self._timers.add((entry.ts_ns // TICK_NS + 1) * TICK_NS, "microstructure", period_ns=TICK_NS)
         self.microstructure.on_configure(entry.settings)
         self.execution.on_configure()
+        self.router.on_configure()
         if first:
             self.impacts.start()
-            self.decisions.start()
+            self.alphas.start()
+            self.router.start()
+
+    def _take_registry(self, settings: CoreSettings) -> None:
+        """Take the alphas and policies that settings leave; where they are others than before, all that was learnt of them is forgotten."""
+        if settings.plugins != self._registry.plugins:
+            raise OtherPlugins(
+                f"expected the plugins {list(settings.plugins)}, as the inputs were recorded with, found {list(self._registry.plugins)}: "
+                "give them with --plugin"
+            )
+        registry = self._registry.without(settings.router.without)
+        if registry != self.alphas.registry:
+            self.alphas.take(registry)
+            self.router.take(registry)
+            self.attribution.registry = registry
 
     def _on_session(self, entry: AnyInput) -> None:
         assert isinstance(entry, SessionStart)
@@ -338,6 +380,41 @@ class Engine:
     def _on_decision(self, decision: Decision) -> None:
         self.outside.on_decision(decision)
         self.execution.on_decision(decision)
+
+    def _on_matured(self, matured: Matured) -> None:
+        self.router.on_matured(matured.decision, matured.reward_bps, matured.filled)
+
+    def _on_closed(self, deal: Deal) -> None:
+        frozen = self.router.frozen(deal.decision.id)
+        if frozen is None:  # The alphas and policies of its time are no longer there.
+            return
+        measured = lines(deal)
+        self.attribution.on_closed(
+            frozen,
+            Outcome(
+                deal.decision.id,
+                measured.pnl,
+                measured.model,
+                measured.execution,
+                measured.fees,
+                lambda exposure: model_at(deal, exposure),
+            ),
+        )
+
+    def _on_choose(self, entry: AnyInput) -> None:
+        assert isinstance(entry, Choose)
+        self.router.on_choose(entry)
+
+    def _on_reward(self, entry: AnyInput) -> None:
+        assert isinstance(entry, Reward)
+        self.router.on_reward(entry)
+
+    def _on_disable(self, entry: AnyInput) -> None:
+        assert isinstance(entry, Disable)
+        if entry.what == "alpha":
+            self.alphas.on_disable(entry)
+        else:
+            self.router.on_disable(entry)
 
     def _on_refined(self, symbol: str) -> None:
         """Count orders and positions of a symbol in the steps that its book has now, where these are parts of those before."""
@@ -381,7 +458,7 @@ class Engine:
             self.execution.call_back_all()
 
     def _halt(self, on: bool) -> None:
-        self.halted = self.decisions.halted = self.execution.halted = on
+        self.halted = self.router.halted = self.execution.halted = on
 
     def _on_result(self, entry: AnyInput) -> None:
         assert isinstance(entry, Result)
@@ -417,7 +494,17 @@ class Engine:
 
     def decision_context(self, symbol: str) -> dict[str, float]:
         """Return all that a decision about a full symbol name looks at, raw, as far as it is known: features, forecasts, smile."""
-        return {**self.microstructure.context(symbol), **self.volatility.context(symbol), **self.options.context(base_of(symbol))}
+        return {
+            **self.microstructure.context(symbol),
+            **self.known.costs(symbol),
+            **self.volatility.context(symbol),
+            **self.options.context(base_of(symbol)),
+        }
+
+    @property
+    def relearns(self) -> bool:
+        """Whether the state is one that was computed with other plugins than there are."""
+        return self.settings.plugins != self._registry.plugins
 
     # State
 
@@ -456,6 +543,8 @@ class Engine:
         self.source_inputs, self.records_kept = saved.source_inputs, saved.records_kept
         self.configured = saved.settings is not None
         self.settings = saved.settings or CoreSettings()
+        if self.settings.plugins == self._registry.plugins:
+            self._take_registry(self.settings)
         self._halt(saved.halted)
         self._draws.seed, self._draws.counts = self.settings.seed, saved.draws
         self._digest.load(*saved.digest)
@@ -464,6 +553,9 @@ class Engine:
         self.microstructure.on_configure(self.settings)
         for service, one in zip(self._services, saved.services, strict=True):
             service.load(one)
+        if self.relearns:  # What was learnt of other files is not known of these.
+            self.alphas.take(self._registry)
+            self.router.take(self._registry)
 
 
 def _judge(codec: Codec) -> Judge:

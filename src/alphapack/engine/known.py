@@ -1,5 +1,6 @@
 """What trading asks about a symbol, answered from the services that know."""
 
+import math
 from collections.abc import Callable
 
 from alphapack.domain.context import Context
@@ -15,6 +16,7 @@ from alphapack.services.candles import CandleStore
 from alphapack.services.execution import Forecast
 from alphapack.services.impact import Impacts
 from alphapack.services.microstructure import Microstructure
+from alphapack.services.router import Costs
 from alphapack.services.volatility import Volatility
 
 
@@ -93,6 +95,33 @@ class Known:
     def sigma_1d(self, symbol: str) -> float | None:
         """Return the volatility of a symbol's next day, by the rule; None where too little is known."""
         return self._volatility.sigma(symbol, volumes.DAY_MINUTES)
+
+    def sigma(self, symbol: str) -> float | None:
+        """Return the volatility to the horizon of decisions, by the rule; None where too little is known."""
+        horizon_s = self._ctx.settings.router.horizon_s
+        minutes = -(-horizon_s // 60)
+        found = self._volatility.sigma(symbol, minutes)
+        if found is None or not SIGMA_MIN <= found <= SIGMA_MAX:
+            return None
+        return found * math.sqrt(horizon_s / (60 * minutes))
+
+    def costs(self, symbol: str) -> dict[str, float]:
+        """Return what trading a symbol costs and in which steps, as features: tick_bps, maker_fee_bps, taker_fee_bps."""
+        terms, mid = self.terms(symbol), self._microstructure.context(symbol).get("mid")
+        if terms is None or mid is None or not mid > 0.0:
+            return {}
+        return {
+            "tick_bps": 1e4 * float(terms.tick.size) / mid,
+            "maker_fee_bps": terms.maker_fee_bps,
+            "taker_fee_bps": terms.taker_fee_bps,
+        }
+
+    def round_trip(self, symbol: str) -> Costs | None:
+        """Return what a round trip costs before impact; None where the spread is not known."""
+        terms, spread_bps = self.terms(symbol), self._microstructure.context(symbol).get("spread_bps")
+        if terms is None or spread_bps is None:
+            return None
+        return Costs(taken=spread_bps + 2.0 * terms.taker_fee_bps, quoted=0.5 * spread_bps + terms.maker_fee_bps + terms.taker_fee_bps)
 
     def impact(self, symbol: str) -> Impact | None:
         """Return what a symbol's orders cost by their size; None where nothing is known."""

@@ -1,6 +1,6 @@
 """What the core and its shell ask of each other, drawn so that other stores can stand behind the same words."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -9,6 +9,15 @@ from alphapack.domain.events import AnyWireEvent, DepthDiff, WorkRequested
 from alphapack.domain.inputs import AnyInput
 from alphapack.domain.market import Verdict
 from alphapack.domain.readings import Book, ChainTaken, Health, Microstructure, Smile, SymbolInfo, VolAccuracy, VolForecast
+from alphapack.domain.routing_readings import (
+    AlphaReading,
+    Attribution,
+    Choice,
+    DecisionAudit,
+    Decisions,
+    RewardTaken,
+    Snapshot,
+)
 from alphapack.domain.trading_readings import (
     DecisionPlans,
     FillReport,
@@ -361,6 +370,43 @@ class Host(Protocol):
         """Take a fill of an outside executor, in range field by field; returns once it is durable.
 
         Raises ``UnknownDecision``, ``AlreadyReported``, ``Invalid``, ``NotReady``, ``NotAccepting`` or ``NotDurable``.
+        """
+        ...
+
+    async def choose(self, symbol: str, context: Mapping[str, float]) -> Choice:
+        """Decide about a full symbol name as advice, some features overridden; returns once that is durable.
+
+        Raises ``NoData``, ``Busy``, ``NotReady``, ``NotAccepting`` or ``NotDurable``.
+        """
+        ...
+
+    async def reward(self, decision_id: str, reward_bps: float) -> RewardTaken:
+        """Learn what advice came to; returns once it is durable.
+
+        Raises ``UnknownDecision``, ``AlreadyReported``, ``NotReady``, ``NotAccepting`` or ``NotDurable``.
+        """
+        ...
+
+    def snapshot(self, symbol: str | None, origin: str | None) -> Snapshot:
+        """Return the newest decision, of a full symbol name and an origin (engine or api) where given. Raises ``NoData``."""
+        ...
+
+    def decisions(self, symbol: str | None, origin: str | None, before: int | None, limit: int) -> Decisions:
+        """Return the newest ``limit`` decisions whose id is below ``before``; None asks for all."""
+        ...
+
+    def decision(self, decision_id: str) -> DecisionAudit | None:
+        """Return the audit record of a decision, None where it is unknown or no longer kept."""
+        ...
+
+    def alphas(self) -> list[AlphaReading]:
+        """Return every alpha, in the order of the registry."""
+        ...
+
+    def attribution(self, trade_id: str) -> Attribution | None:
+        """Return who is to be thanked for a trade, or for the newest, ``latest``; None where it is unknown or no longer kept.
+
+        Raises ``NoData`` where no trade has closed yet.
         """
         ...
 

@@ -100,8 +100,8 @@ class Account(msgspec.Struct):
 
     def committed(self, side: int) -> int:
         """Return the exposure on a side: held, or what the sleeves may come to hold, whichever is more; below zero on the other one."""
-        sleeves = sum(sleeve.committed_lots for sleeve in self.sleeves.by_decision.values())
-        return self.value(side * max(side * self.position_lots, side * sleeves)) * side
+        sleeves = sum(sleeve.may_hold(side) for sleeve in self.sleeves.by_decision.values())
+        return self.value(side * max(side * self.position_lots, sleeves)) * side
 
     def take(self, lots: int, value: int) -> None:
         """Add signed lots that were traded for ``value`` to the position and its average cost."""

@@ -15,6 +15,8 @@ Limits follow: the brake multiplies, then every other one cuts to the room that 
 What is wanted and comes out under the least order trades one least order, a *probe*, unless a limit forbids that: a policy that is never
 traded is never measured again.
 
+What another exposure would have come to follows from the same numbers (``Sizing.lots_at``): all but the exposure is kept.
+
 References
 ----------
 J. Kelly, "A new interpretation of information rate", Bell System Technical Journal 35 (1956).
@@ -68,6 +70,32 @@ class Cap(msgspec.Struct, frozen=True):
     """In base units, never below 0."""
 
 
+class Allowance(msgspec.Struct, frozen=True):
+    """What makes lots of an exposure: all that a size follows from but the exposure itself."""
+
+    full_lots: float
+    """Of an exposure of 1, before limits."""
+    factor: float
+    """What the brake leaves, 0 to 1."""
+    room_lots: float
+    """The least of what the other limits leave."""
+    least_lots: int
+    """Of an order."""
+    probes: bool
+    """Whether what is too small trades one least order."""
+
+    def before_lots(self, exposure: float) -> float:
+        """Return the lots of an exposure of either sign as limits leave them, 0 or more, not yet whole."""
+        return min(abs(exposure) * self.full_lots * self.factor, self.room_lots)
+
+    def lots(self, exposure: float) -> int:
+        """Return the lots of an exposure, signed: whole, and 0 or a probe where they are less than the least order; 0 of 0."""
+        whole = math.floor(self.before_lots(exposure))
+        if whole < self.least_lots:
+            whole = self.least_lots if self.probes and exposure else 0
+        return -whole if exposure < 0.0 else whole
+
+
 class Sizing(msgspec.Struct, frozen=True):
     """Every step from an exposure to lots. Every number is finite; sizes are in base units, and only ``size`` and ``lots`` are signed."""
 
@@ -99,6 +127,22 @@ class Sizing(msgspec.Struct, frozen=True):
     """The same in whole lots."""
     reason: str
     """Why it is 0, or a probe; empty otherwise."""
+    allowance: Allowance
+    """What another exposure would have come to."""
+    finer: int = 1
+    """How many of the lots of now make up one in which it was counted."""
+
+    def lots_at(self, exposure: float) -> int:
+        """Return the lots that another exposure would have come to under the very same limits, signed, in lots of now.
+
+        It is ``lots`` at the exposure that was sized, and odd: the room of the side that was sized stands for that of the other one.
+        Raises ``ValueError`` where the exposure is not from -1 to 1.
+        """
+        return self.finer * self.allowance.lots(_within("exposure", exposure, -1.0, 1.0))
+
+    def refined(self, by_lot: int) -> "Sizing":
+        """Return the same in lots that are so many times finer."""
+        return msgspec.structs.replace(self, lots=self.lots * by_lot, finer=self.finer * by_lot)
 
 
 def sigma_used(rule: Rule, sigma_har: float, sigma_garch: float, har_weight: float) -> float:
@@ -189,20 +233,25 @@ def size(
     z = _NORMAL.inv_cdf(win_probability)
     leverage = min(kelly_cap, kelly_fraction * max(0.0, z) / used)
     vol_leverage = target_vol / (used * math.sqrt(YEAR_S / horizon_s))
-    raw_lots = abs(exposure) * min(vol_leverage, leverage) * max(0, equity) / (lot_value * sleeves_max)
+    full_lots = min(vol_leverage, leverage) * max(0, equity) / (lot_value * sleeves_max)
+    raw_lots = abs(exposure) * full_lots
     if raw_lots > LOTS_MAX:
         raise ValueError(f"expected a size of at most {LOTS_MAX:,} lots, found {raw_lots:.4g}")
-    allowed, caps = _limited(raw_lots, size_factor, room, lot_value, float(lot.size))
-    lots, reason = math.floor(allowed), ""
-    probed = False
-    if lots < least_lots:
+    caps = _limited(raw_lots, size_factor, room, lot_value, float(lot.size))
+    forbidden = _forbidding(size_factor, room, least_lots * lot_value)
+    allowance = Allowance(
+        full_lots=full_lots,
+        factor=size_factor,
+        room_lots=min((money / lot_value for _, money in room), default=float(LOTS_MAX)),
+        least_lots=least_lots,
+        probes=probe and equity > 0 and not forbidden,
+    )
+    allowed, lots = allowance.before_lots(exposure), allowance.lots(exposure)
+    probed, reason = allowed < least_lots and lots != 0, ""
+    if allowed < least_lots:
         reason = _too_small(exposure, equity, z, allowed, least_lots)
-        forbidden = _forbidding(size_factor, room, least_lots * lot_value)
-        probed = bool(probe and exposure and equity > 0 and not forbidden)
-        lots = least_lots if probed else 0
         if exposure and equity > 0:
             reason += "; a probe" if probed else f"; no probe: {forbidden or 'probes are off'}"
-    signed = -lots if exposure < 0.0 else lots
     return Sizing(
         decision=decision,
         ts_ns=ts_ns,
@@ -222,14 +271,15 @@ def size(
         raw_size=raw_lots * float(lot.size),
         caps=caps,
         probe=probed,
-        size=lot.number(signed),
-        lots=signed,
+        size=lot.number(lots),
+        lots=lots,
         reason=reason,
+        allowance=allowance,
     )
 
 
-def _limited(lots: float, factor: float, room: Sequence[tuple[str, int]], lot_value: int, lot: float) -> tuple[float, tuple[Cap, ...]]:
-    """Return what the limits leave of a size in lots, and those that took from it."""
+def _limited(lots: float, factor: float, room: Sequence[tuple[str, int]], lot_value: int, lot: float) -> tuple[Cap, ...]:
+    """Return the limits that take from a size in lots, each with what it leaves."""
     caps = []
     for name, limit, most in [(BRAKE, factor, lots * factor), *((name, money / UNITS, money / lot_value) for name, money in room)]:
         if not most >= 0.0:
@@ -237,7 +287,7 @@ def _limited(lots: float, factor: float, room: Sequence[tuple[str, int]], lot_va
         if most < lots:
             lots = most
             caps.append(Cap(name, limit, most * lot))
-    return lots, tuple(caps)
+    return tuple(caps)
 
 
 def _forbidding(factor: float, room: Sequence[tuple[str, int]], money: int) -> str:

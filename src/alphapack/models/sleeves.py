@@ -25,7 +25,7 @@ class Sleeve(msgspec.Struct):
     decision: int
     opened_ns: int
     size_lots: int = 0
-    """What it may come to hold, signed; 0 from the horizon on."""
+    """What it may come to hold, signed; of a quote the larger side; 0 from the horizon on."""
     target_lots: int = 0
     """What it is to hold now, signed: its size, or as much of the way there, and back, as its plan has due."""
     lots: int = 0
@@ -45,12 +45,27 @@ class Sleeve(msgspec.Struct):
     """Value of what was traded by orders, never below zero."""
     crossed: int = 0
     """Value of what was traded with other sleeves, never below zero."""
+    bid_lots: int = 0
+    """What it may come to hold long while it quotes, 0 or more."""
+    ask_lots: int = 0
+    """What it may come to hold short while it quotes, 0 or more."""
     closed_ns: int | None = None
 
     @property
+    def quoting(self) -> bool:
+        """Whether it shows quotes, and wants no more than what they bring."""
+        return self.bid_lots > 0 or self.ask_lots > 0
+
+    @property
     def residual_lots(self) -> int:
-        """What is neither held nor worked on, signed."""
-        return self.target_lots - self.lots - self.working_lots
+        """What is neither held nor worked on, signed; nothing while it quotes."""
+        return 0 if self.quoting else self.target_lots - self.lots - self.working_lots
+
+    def may_hold(self, side: int) -> int:
+        """Return the most lots that it may come to hold on a side, below zero where they are on the other one."""
+        if self.quoting:
+            return max(self.bid_lots if side > 0 else self.ask_lots, side * self.lots)
+        return side * self.committed_lots
 
     @property
     def committed_lots(self) -> int:
@@ -110,6 +125,19 @@ class Sleeves(msgspec.Struct):
         sleeve = self.by_decision[decision] = Sleeve(decision, ts_ns, size_lots, size_lots)
         return sleeve
 
+    def open_quote(self, decision: int, ts_ns: int, bid_lots: int, ask_lots: int) -> Sleeve:
+        """Begin the sleeve of a decision that quotes: what it may buy and sell in all, in lots of 0 or more.
+
+        Where nothing may be held short ``ask_lots`` must be 0: it then offers what it holds. Raises ``ValueError`` as ``open``, and where
+        lots are below 0, or both are 0.
+        """
+        if min(bid_lots, ask_lots) < 0 or not (bid_lots or ask_lots):
+            raise ValueError(f"expected lots of 0 or more on both sides, and more on one, found {bid_lots} and {ask_lots}")
+        self._check_long(-ask_lots)
+        sleeve = self.open(decision, ts_ns, bid_lots if bid_lots >= ask_lots else -ask_lots)
+        sleeve.target_lots, sleeve.bid_lots, sleeve.ask_lots = 0, bid_lots, ask_lots
+        return sleeve
+
     def set_target(self, decision: int, lots: int) -> None:
         """Say what a sleeve is to hold now, signed.
 
@@ -119,9 +147,9 @@ class Sleeves(msgspec.Struct):
         self._decided(decision).target_lots = lots
 
     def expire(self, decision: int) -> None:
-        """Set size and target of a sleeve to 0, for its horizon has come. A plan may then set targets on the way there."""
+        """Set size and target of a sleeve to 0, for its horizon has come; quotes end. A plan may then set targets on the way there."""
         sleeve = self._decided(decision)
-        sleeve.size_lots = sleeve.target_lots = 0
+        sleeve.size_lots = sleeve.target_lots = sleeve.bid_lots = sleeve.ask_lots = 0
 
     def residuals(self) -> dict[int, int]:
         """Return what each sleeve lacks, signed, by decision, ascending; those that lack nothing are left out."""
@@ -229,6 +257,10 @@ class Sleeves(msgspec.Struct):
             del self.orders[order]
         return shares
 
+    def has_orders(self, decision: int) -> bool:
+        """Tell whether an open order works for a sleeve; what it has out on two sides may come to 0 ``working_lots``."""
+        return any(decision in shares for shares in self.orders.values())
+
     def end(self, order: int) -> int:
         """Note that nothing more will come of an order; return its lots that were not filled, signed: 0 where it has left already."""
         unfilled = self.orders.pop(order, {})
@@ -295,7 +327,7 @@ class Sleeves(msgspec.Struct):
 
     def refine(self, by_price: int, by_lot: int) -> None:
         """Count in ticks and lots that are so many times finer."""
-        self.tick, self.lot = _finer(self.tick, by_price), _finer(self.lot, by_lot)
+        self.tick, self.lot = finer(self.tick, by_price), finer(self.lot, by_lot)
         for sleeve in self.by_decision.values():
             sleeve.size_lots *= by_lot
             sleeve.target_lots *= by_lot
@@ -303,6 +335,8 @@ class Sleeves(msgspec.Struct):
             sleeve.working_lots *= by_lot
             sleeve.filled_lots *= by_lot
             sleeve.crossed_lots *= by_lot
+            sleeve.bid_lots *= by_lot
+            sleeve.ask_lots *= by_lot
         self.orders = {order: {each: lots * by_lot for each, lots in shares.items()} for order, shares in self.orders.items()}
 
     def _trade(self, sleeve: Sleeve, share: Share) -> None:
@@ -326,8 +360,8 @@ class Sleeves(msgspec.Struct):
         return self._sleeve(decision)
 
 
-def _finer(step: Step, by: int) -> Step:
-    """Return the step of which ``by`` make up this one."""
+def finer(step: Step, by: int) -> Step:
+    """Return the step of which ``by`` make up this one. Raises ``ValueError`` where no decimal number names it."""
     units, decimals = step.units, step.decimals
     while by < 1 or units % by:
         if by < 1 or decimals == DECIMALS_MAX:

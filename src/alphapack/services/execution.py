@@ -2,27 +2,28 @@
 
 Every second each symbol with open sleeves is looked at. What their plans have due is held against what they hold and have out;
 opposite wants cross inside at the mid; the rest is ordered, at once where a plan says so or is late, else resting at the best price.
-A sleeve is to hold its size until its horizon and nothing from then on.
+A sleeve is to hold its size until its horizon and nothing from then on. One that quotes shows both sides until then by orders of its own.
 """
 
 import math
 from collections import deque
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Protocol
 
 import msgspec
 
 from alphapack.domain.context import Context
-from alphapack.domain.events import Crossed, FrameError, FundingPaid, FundingRate, HouseTook, Planned, Sized, TradeClosed
+from alphapack.domain.events import Crossed, FundingPaid, FundingRate, HouseTook, Planned, Sized, TradeClosed
 from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, BookState
-from alphapack.domain.money import MONEY_MAX, UNITS, split, worth, worth_at_half_ticks
-from alphapack.domain.trading import Decision, Fill, Order, OrderKind, Terms, side_of
-from alphapack.models import planner, sizing
+from alphapack.domain.money import MONEY_MAX, UNITS, split, worth_at_half_ticks
+from alphapack.domain.trading import Decision, Fill, Order, OrderKind, Quote, Terms, side_of
+from alphapack.models import funding, netting, outcomes, planner, sizing
 from alphapack.models.book import FeatureBook
-from alphapack.models.deals import Deal, Leg, flow_of
+from alphapack.models.deals import CostModel, Deal, Leg, flow_of
 from alphapack.models.impact import Impact
 from alphapack.models.planner import Plan
-from alphapack.models.portfolio import ACCOUNTS_MAX, Account, Limits, Portfolio
+from alphapack.models.portfolio import ACCOUNTS_MAX, Account, Cap, Limits, Portfolio
 from alphapack.models.schedules import LOTS_MAX
 from alphapack.models.sizing import Sizing
 from alphapack.models.sleeves import HOUSE, ORDERS_MAX, SLEEVES_MAX, Sleeve
@@ -31,22 +32,15 @@ from alphapack.models.tca import HORIZONS_S, LegFill, Markouts
 TIMER = "execution"
 STEP_NS, PHASES = 100 * NANOS_PER_MS, 10
 """A tenth of the symbols is looked at every 100 ms, so that each is once a second and the market is not held up."""
-REST_NS = 10 * NANOS_PER_S
-"""How long an order rests before what is left of it is taken."""
-TAKE_BPS = 10.0
-"""How far beyond the best price what is taken at once may go."""
 ENTRY_SHARE = 0.2
 """Part of its time in which a sleeve is to come to its size: what comes in late would only be bought to be sold."""
 EXIT_S, EXIT_URGENCY = 30.0, 0.9
-FUNDING_RATE_MAX = Fraction(1, 10)
-"""No venue takes more of a position's value at once."""
-FUNDING_AHEAD_MS = 2 * 86_400_000
-MARK_OFF_MAX = Fraction(1, 2)
-"""A mark further from the mid is not believed."""
 TRADES_KEPT = 300
-MARKOUT = "markout"
+MARKOUT, HORIZON = "markout", "horizon"
 MARKED_KEPT = 2_000
 YEAR_S = 31_536_000
+QUOTE = "QUOTE"
+"""How a decision that quotes is traded, where plans say their style."""
 
 
 class Orders(Protocol):
@@ -139,6 +133,12 @@ class Execution:
 
     def __init__(self, ctx: Context, orders: Orders, known: Known) -> None:
         self._ctx, self._orders, self._known = ctx, orders, known
+        self.matured: Callable[[outcomes.Matured], None] = lambda matured: None
+        """Told once of each decision that was given a size, at its horizon."""
+        self.closed: Callable[[Deal], None] = lambda deal: None
+        """Told of each trade that is closed, after its record."""
+        self.unsized: Callable[[int], None] = lambda decision: None
+        """Told of each decision that was given no size."""
         self.portfolio: Portfolio | None = None
         """None before the settings are known."""
         self.halted = False
@@ -177,32 +177,73 @@ class Execution:
     # Decisions
 
     def on_decision(self, decision: Decision) -> None:
-        """Size a decision, plan it, and open its sleeve."""
+        """Size a decision, plan it or have it quoted, and open its sleeve."""
+        if not self._take_up(decision):
+            self.unsized(decision.id)
+
+    def _take_up(self, decision: Decision) -> bool:
+        """Tell whether a decision was given a size."""
         symbol = decision.symbol
         portfolio, found, forecast = self.portfolio, self._live(symbol), self._known.forecast(symbol, -(-decision.horizon_s // 60))
         if portfolio is None or found is None or forecast is None:
-            return
+            return False
         if symbol not in portfolio.accounts and len(portfolio.accounts) >= ACCOUNTS_MAX:
-            return
+            return False
         book, terms, mid = found
         self._account(symbol, terms).mid_half_ticks = mid
         account = portfolio.accounts[symbol]
         sized = self._size(decision, terms, mid, forecast)
         if sized is None:
-            return
+            return False
         if sized.lots and len(account.sleeves.by_decision) > self._sleeves_max():
             sized = _refused(sized, "sleeves before it are late to close: as many are open as may be")
-        elif sized.lots and not _is_countable(account, terms, mid, sized.lots):
+        elif sized.lots and not _is_countable(account, terms, mid, 2 * sized.lots):
             sized = _refused(sized, "what it would come to is beyond what can be counted")
         self._sized[symbol], self._newest = sized, symbol
         self._ctx.emit(Sized(decision.id, symbol, msgspec.to_builtins(sized)))
         if not sized.lots:
-            return
-        account.sleeves.open(decision.id, self._ctx.now_ns, sized.lots)
-        leg = self._leg(decision.id, symbol, "entry", sized.lots, decision.urgency, max(1.0, ENTRY_SHARE * decision.horizon_s), book, mid)
-        light = msgspec.structs.replace(decision, features={})  # The ledger has them.
-        self._deals[decision.id] = Deal(light, sized.lots, self._ctx.now_ns + decision.horizon_s * NANOS_PER_S, sized.probe, [leg])
+            return False
+        horizon_ns = decision.horizon_s * NANOS_PER_S
+        deal = self._deals[decision.id] = Deal(
+            decision=msgspec.structs.replace(decision, features={}),  # The ledger has them.
+            sizing=sized,
+            until_ns=self._ctx.now_ns + horizon_ns,
+            tick=terms.tick,
+            lot=terms.lot,
+            decision_mid=mid,
+            allocated=worth_at_half_ticks(mid, abs(sized.lots), terms.tick, terms.lot),
+            cost=self._cost(symbol, book, terms),
+            long_only=account.sleeves.long_only,
+        )
+        self._ctx.after(horizon_ns, TIMER, f"{HORIZON} {decision.id}")
+        if decision.quote is not None:
+            self._begin_quote(deal, decision.quote, account)
+        else:
+            account.sleeves.open(decision.id, self._ctx.now_ns, sized.lots)
+            plan_s = max(1.0, ENTRY_SHARE * (decision.plan_s or decision.horizon_s))
+            deal.legs.append(self._leg(decision.id, symbol, "entry", sized.lots, decision.urgency, plan_s, book, mid))
         self._step(symbol, account, book, mid)
+        return True
+
+    def _begin_quote(self, deal: Deal, quote: Quote, account: Account) -> None:
+        """Open the sleeve of a quote: what is owned is offered only as far as it is held."""
+        decision, sized = deal.decision, deal.sizing
+        bid_lots = sized.lots_at(quote.bid_share)
+        ask_lots = 0 if account.sleeves.long_only else sized.lots_at(quote.ask_share)
+        account.sleeves.open_quote(decision.id, self._ctx.now_ns, bid_lots, ask_lots)
+        side, lots = side_of(sized.lots), abs(sized.lots)
+        reason = f"bids for up to {bid_lots} lots and offers up to {ask_lots}, {quote.offset_ticks} ticks behind the best prices"
+        self._ctx.emit(Planned(decision.id, decision.symbol, "entry", side, lots, QUOTE, "", reason, 0.0, 0))
+
+    def _cost(self, symbol: str, book: FeatureBook, terms: Terms) -> CostModel:
+        """Return what trading a symbol is modelled to cost now; without impact where none is known."""
+        bid, ask = book.best()
+        assert bid is not None and ask is not None, "there is a mid"
+        impact, adv = self._known.impact(symbol), self._known.adv(symbol)
+        half_spread_bps = 1e4 * (ask - bid) / (ask + bid)
+        if impact is None or adv is None or not adv > 0.0:
+            return CostModel(half_spread_bps, 0.0, 1.0, 1.0, terms.taker_fee_bps)
+        return CostModel(half_spread_bps, impact.k, impact.a, adv / float(terms.lot.size), terms.taker_fee_bps)
 
     def _live(self, symbol: str) -> tuple[FeatureBook, Terms, int] | None:
         """Return a LIVE book with two sides that takes orders, its terms, and a mid at which all that is held can be counted."""
@@ -216,10 +257,12 @@ class Execution:
         """Size a decision; None where a lot is worth so little, or the least order so much, that there is nothing to count by."""
         portfolio, settings = self.portfolio, self._ctx.settings.execution
         assert portfolio is not None
-        symbol = decision.symbol
+        symbol, exposure = decision.symbol, decision.exposure
+        sides: tuple[int, ...] = (1 if exposure > 0.0 else -1,)
+        if decision.quote is not None:
+            exposure, sides = _larger_side(decision.quote, self._known.long_only(symbol))
         rule, yearly = self._ctx.settings.volatility_rule, (YEAR_S / decision.horizon_s) ** 0.5
         self.sigmas[symbol] = sizing.sigma_used(rule, forecast.har, forecast.garch, forecast.har_weight) * yearly
-        side = 1 if decision.exposure > 0 else -1
         lot_value = worth_at_half_ticks(mid, 1, terms.tick, terms.lot)
         least_lots = _least_lots(terms, lot_value)
         if settings.kelly_cap * max(0, portfolio.equity) >= LOTS_MAX * lot_value or least_lots > LOTS_MAX:
@@ -228,7 +271,7 @@ class Execution:
             decision=decision.id,
             ts_ns=self._ctx.now_ns,
             symbol=symbol,
-            exposure=decision.exposure,
+            exposure=exposure,
             win_probability=decision.win_probability,
             horizon_s=decision.horizon_s,
             sigma_har=forecast.har,
@@ -242,7 +285,7 @@ class Execution:
             target_vol=settings.target_vol,
             kelly_fraction=settings.kelly_fraction,
             kelly_cap=settings.kelly_cap,
-            room=portfolio.room(symbol, side, self.sigmas),
+            room=_common([portfolio.room(symbol, side, self.sigmas) for side in sides]),
             size_factor=portfolio.size_factor,
             least_lots=least_lots,
             probe=settings.probe,
@@ -360,11 +403,15 @@ class Execution:
         self._ctx.after(STEP_NS - self._ctx.now_ns % STEP_NS, TIMER)
 
     def on_timer(self, argument: str) -> None:
-        """Look at every symbol with open sleeves, and at the equity; or take the markouts that are due."""
+        """Look at every symbol with open sleeves, and at the equity; or take the markouts, or the reward, that are due."""
         portfolio = self.portfolio
         assert portfolio is not None, "the timer is set with it"
-        if argument == MARKOUT:
+        what, _, number = argument.partition(" ")
+        if what == MARKOUT:
             self._take_markouts()
+            return
+        if what == HORIZON:
+            self._mature(int(number))
             return
         self._wait()
         phase = self._ctx.now_ns // STEP_NS % PHASES
@@ -395,40 +442,64 @@ class Execution:
         if cross is not None:
             self._ctx.emit(Crossed(symbol, mid, {share.decision: share.lots for share in cross.shares}))
             for share in cross.shares:
-                if share.decision in self._deals:
-                    self._deals[share.decision].legs[-1].fills.append(LegFill.crossed(share, mid))
+                deal = self._deals.get(share.decision)
+                if deal is not None:
+                    deal.note(share.lots, share.cash)
+                    deal.legs[-1].fills.append(LegFill.crossed(share, mid))
         self._order(symbol, account, terms, book, mid, late)
         for sleeve in sleeves.closed(self._ctx.now_ns):
             self._close(symbol, sleeve, book, mid)
 
+    def _mature(self, decision: int) -> None:
+        """Fix what a decision has come to at its horizon, once; quotes end there."""
+        deal = self._deals.get(decision)
+        if deal is None or deal.horizon_mid is not None:
+            return
+        symbol = deal.decision.symbol
+        account, found = self.account(symbol), self._live(symbol)
+        assert account is not None and account.mid_half_ticks is not None, "it was opened at one"
+        deal.horizon_mid = found[2] if found is not None else account.mid_half_ticks
+        sleeve = account.sleeves.by_decision[decision]
+        if sleeve.quoting:
+            self._call_back(symbol, decision)
+        self.matured(outcomes.reward(deal, sleeve, deal.horizon_mid, self._ctx.now_ns))
+
     def _pace(self, deal: Deal, sleeve: Sleeve, symbol: str, book: FeatureBook, mid: int, late: set[int]) -> None:
         """Set what a sleeve is to hold now by its plan, and say whether it is late."""
         now = self._ctx.now_ns
-        sleeves = self.portfolio.accounts[symbol].sleeves if self.portfolio is not None else None
-        assert sleeves is not None
-        if now >= deal.until_ns and deal.legs[-1].kind == "entry":
-            entry = deal.legs[-1]
-            if sleeve.size_lots:
-                sleeves.expire(sleeve.decision)
-                entry.horizon_mid, entry.end_flow = mid, entry.end_flow or flow_of(book)
-            if sleeve.working_lots:  # What is on its way comes home first.
-                sleeve.target_lots = sleeve.lots + sleeve.working_lots
-                self._call_back(symbol, sleeve.decision)
+        account = self.account(symbol)
+        assert account is not None
+        if now >= deal.until_ns and deal.way_out is None:
+            self._turn(deal, sleeve, account, book, mid)
+            if deal.way_out is None:
                 return
-            sleeve.target_lots = 0
-            if not sleeve.lots:
-                return
-            deal.legs.append(self._leg(sleeve.decision, symbol, "exit", -sleeve.lots, EXIT_URGENCY, EXIT_S, book, mid))
+        if not deal.legs:
+            return
         leg = deal.legs[-1]
         elapsed_ns = now - leg.start_ns
         due = self._due(leg, elapsed_ns)
-        target = leg.from_lots + leg.side * due
-        sleeves.set_target(sleeve.decision, target)
+        account.sleeves.set_target(sleeve.decision, leg.from_lots + leg.side * due)
         done = abs(sleeve.lots - leg.from_lots)
         if done == leg.lots and leg.end_flow is None:
             leg.end_flow = flow_of(book)
-        if leg.plan is None or leg.plan.aggressive or self._due(leg, elapsed_ns - REST_NS) > done:
+        if leg.plan is None or leg.plan.aggressive or self._due(leg, elapsed_ns - netting.REST_NS) > done:
             late.add(sleeve.decision)
+
+    def _turn(self, deal: Deal, sleeve: Sleeve, account: Account, book: FeatureBook, mid: int) -> None:
+        """Begin a sleeve's way out once nothing is out for it any more."""
+        symbol, sleeves = account.symbol, account.sleeves
+        self._mature(sleeve.decision)
+        if sleeve.size_lots:
+            sleeves.expire(sleeve.decision)
+            for entry in deal.legs:
+                entry.horizon_mid, entry.end_flow = mid, entry.end_flow or flow_of(book)
+        if sleeves.has_orders(sleeve.decision):  # What is on its way comes home first.
+            sleeve.target_lots = sleeve.lots + sleeve.working_lots
+            self._call_back(symbol, sleeve.decision)
+            return
+        sleeve.target_lots = 0
+        if sleeve.lots:
+            deal.legs.append(self._leg(sleeve.decision, symbol, "exit", -sleeve.lots, EXIT_URGENCY, EXIT_S, book, mid))
 
     def _due(self, leg: Leg, elapsed_ns: int) -> int:
         """Return the lots that a leg should have ordered by then."""
@@ -451,40 +522,19 @@ class Execution:
         """Order what the sleeves lack, and keep the orders that rest where they should be."""
         bid, ask = book.best()
         assert bid is not None and ask is not None, "there is a mid"
-        net = account.sleeves.net()
-        side = 1 if sum(net.values()) > 0 else -1
-        opposed = False
-        for order in self._orders.open_orders(symbol):
-            if order.kind != "post_only":
-                continue
-            best = bid if order.side > 0 else ask
-            if net and order.side != side:
-                opposed = True
-                self._orders.cancel(order.id)
-            elif self._ctx.now_ns - order.sent_ns >= REST_NS or late.intersection(order.shares) - {HOUSE}:
-                self._orders.cancel(order.id)
-            elif order.state == "working" and order.side * (best - order.ticks) > 0:
-                self._orders.replace(order.id, best)
-        if not net or opposed:
-            return
-        limits: dict[OrderKind, int] = {"immediate": _taking(bid, ask, side), "post_only": bid if side > 0 else ask}
-
-        def is_too_little(kind: OrderKind, shares: dict[int, int]) -> bool:
-            return worth(limits[kind], abs(sum(shares.values())), terms.tick, terms.lot) < terms.min_notional
-
-        groups: dict[OrderKind, dict[int, int]] = {"immediate": {}, "post_only": {}}
-        for decision, lots in net.items():
-            groups["immediate" if decision in late else "post_only"][decision] = lots
-        enough = {kind: shares for kind, shares in groups.items() if shares and not is_too_little(kind, shares)}
-        if not enough and not is_too_little("immediate", net):
-            enough = {"immediate": net}
-        if not enough:
-            self._sweep(account, net, mid)
-            return
-        groups = enough
-        for kind, shares in groups.items():
-            if shares:
-                self._send(symbol, account, side, limits[kind], kind, shares)
+        quoting = [one.decision for one in account.sleeves.by_decision.values() if one.quoting]
+        quotes = {decision: self._deals[decision].decision.quote for decision in quoting}
+        offsets = {decision: quote.offset_ticks for decision, quote in quotes.items() if quote is not None}
+        orders = self._orders.open_orders(symbol)
+        moves = netting.follow(account.sleeves, offsets, orders, late, bid, ask, terms, self._ctx.now_ns)
+        for order in moves.cancel:
+            self._orders.cancel(order)
+        for order, ticks in moves.replace:
+            self._orders.replace(order, ticks)
+        if moves.is_dust:
+            self._sweep(account, mid)
+        for side, ticks, kind, shares in moves.send:
+            self._send(symbol, account, side, ticks, kind, shares)
 
     def _send(self, symbol: str, account: Account, side: int, ticks: int, kind: OrderKind, shares: dict[int, int]) -> None:
         if len(account.sleeves.orders) >= ORDERS_MAX:
@@ -500,16 +550,17 @@ class Execution:
             return
         account.sleeves.submit(order.id, shares)
 
-    def _sweep(self, account: Account, net: dict[int, int], mid: int) -> None:
+    def _sweep(self, account: Account, mid: int) -> None:
         """What is too little to be ordered, of sleeves that are to end, falls to the house."""
-        for decision in net:
+        for decision in account.sleeves.net():
             sleeve = account.sleeves.by_decision[decision]
             deal = self._deals.get(decision)
-            if deal is None or sleeve.working_lots:
+            leg = deal.way_out if deal is not None else None
+            if deal is None or leg is None or sleeve.working_lots:
                 continue
-            leg = deal.legs[-1]
-            if leg.kind == "exit" and self._due(leg, self._ctx.now_ns - leg.start_ns) == leg.lots:
+            if self._due(leg, self._ctx.now_ns - leg.start_ns) == leg.lots:
                 value, lots = account.value(sleeve.lots), account.sleeves.move_to_house(decision, mid)
+                deal.note(-lots, value)
                 self._ctx.emit(HouseTook(decision, deal.decision.symbol, lots, mid, value))
 
     # What comes of it
@@ -521,7 +572,9 @@ class Execution:
         for share in shares:
             deal = self._deals.get(share.decision)
             if deal is not None:
-                deal.legs[-1].fills.append(LegFill.of(fill, share))
+                deal.note(share.lots, share.cash)
+                if deal.legs:
+                    deal.legs[-1].fills.append(LegFill.of(fill, share))
         if self._markouts.note(fill):
             self._marked[fill.id] = {}
             for horizon_s in HORIZONS_S:
@@ -561,24 +614,15 @@ class Execution:
 
         The rate and mark of a payment are the last that were told before it. Raises ``FrameError`` for what is no such rate.
         """
-        rate, mark, now_ms = Fraction(event.rate), Fraction(event.mark), event.venue_ns // NANOS_PER_MS
-        if abs(rate) > FUNDING_RATE_MAX or not mark:
-            raise FrameError(f"expected a funding rate within {FUNDING_RATE_MAX} and a mark above 0, found {event.rate} and {event.mark}")
-        if event.next_ms > now_ms + FUNDING_AHEAD_MS:
-            raise FrameError(f"expected a funding time within {FUNDING_AHEAD_MS} ms of {now_ms}, found {event.next_ms}")
-        account, before = self.account(event.symbol), self._funding.get(event.symbol)
-        if account is not None and account.mid_half_ticks is not None:
-            mid = account.mid_half_ticks * account.sleeves.tick.size / 2
-            if abs(mark - mid) > MARK_OFF_MAX * mid:
-                raise FrameError(f"expected a mark within {MARK_OFF_MAX} of the mid, {float(mid)}, found {event.mark}")
-        if before is not None and before.next_ms < event.next_ms and before.next_ms <= now_ms:
-            held = account is not None and any(sleeve.lots for sleeve in account.sleeves.by_decision.values())
-            if account is not None and held and self.portfolio is not None:
-                paid = self.portfolio.fund(event.symbol, Fraction(before.rate), Fraction(before.mark))
-                self._ctx.emit(FundingPaid(event.symbol, account.position_lots, before.mark, before.rate, before.next_ms, paid))
-        elif before is not None and before.next_ms > event.next_ms:
-            return  # Older than what is known.
-        if before is not None or len(self._funding) < ACCOUNTS_MAX:
+        account = self.account(event.symbol)
+        known_mid = account.mid_half_ticks if account is not None else None
+        funding.check(event, known_mid * account.sleeves.tick.size / 2 if account is not None and known_mid is not None else None)
+        due, is_newest = funding.note(self._funding, event)
+        held = account is not None and any(sleeve.lots for sleeve in account.sleeves.by_decision.values())
+        if due is not None and account is not None and held and self.portfolio is not None:
+            paid = self.portfolio.fund(event.symbol, Fraction(due.rate), Fraction(due.mark))
+            self._ctx.emit(FundingPaid(event.symbol, account.position_lots, due.mark, due.rate, due.next_ms, paid))
+        if is_newest and (event.symbol in self._funding or len(self._funding) < ACCOUNTS_MAX):
             self._funding[event.symbol] = event
 
     def _close(self, symbol: str, sleeve: Sleeve, book: FeatureBook, mid: int) -> None:
@@ -604,6 +648,7 @@ class Execution:
                 deal.probe,
             )
         )
+        self.closed(deal)
 
     # Answers
 
@@ -643,7 +688,7 @@ class Execution:
     def save(self) -> list[memoryview]:
         """Return what is planned and what came of it, then the portfolio."""
         saved = _Saved(
-            1,
+            2,
             self._orders_n,
             self._deals,
             list(self._done),
@@ -676,6 +721,17 @@ def _refused(sized: Sizing, reason: str) -> Sizing:
     return msgspec.structs.replace(sized, lots=0, size=0.0, probe=False, reason=reason)
 
 
+def _larger_side(quote: Quote, long_only: bool) -> tuple[float, tuple[int, ...]]:
+    """Return the share of a quote's larger side, signed, and the sides on which it may come to hold something."""
+    bid, ask = quote.bid_share, 0.0 if long_only else quote.ask_share
+    return (bid if bid >= ask else -ask), tuple(side for side, share in ((1, bid), (-1, ask)) if share) or (1,)
+
+
+def _common(rooms: Sequence[Sequence[Cap]]) -> list[Cap]:
+    """Return the room that limits leave on every side."""
+    return [min(caps, key=lambda cap: cap.money) for caps in zip(*rooms, strict=True)]
+
+
 def _mid(book: FeatureBook) -> int | None:
     bid, ask = book.best()
     return bid + ask if bid is not None and ask is not None else None
@@ -684,7 +740,8 @@ def _mid(book: FeatureBook) -> int | None:
 def _is_countable(account: Account | None, terms: Terms, mid: int, more_lots: int = 0) -> bool:
     """Tell whether money can count all that sleeves hold, want and have out at a price, and more: no price beyond that is believed."""
     sleeves = account.sleeves.by_decision.values() if account is not None else ()
-    lots = sum(abs(one.committed_lots) + abs(one.lots) + abs(one.working_lots) for one in sleeves) + abs(more_lots) + 1
+    lots = sum(abs(one.committed_lots) + abs(one.lots) + abs(one.working_lots) + one.bid_lots + one.ask_lots for one in sleeves)
+    lots += abs(more_lots) + 1
     # The best price of a side is at most twice the mid, and an order that takes goes a little beyond.
     return 3 * Fraction(mid, 2) * terms.tick.size * terms.lot.size * lots * UNITS <= MONEY_MAX
 
@@ -692,9 +749,3 @@ def _is_countable(account: Account | None, terms: Terms, mid: int, more_lots: in
 def _least_lots(terms: Terms, lot_value: int) -> int:
     """Return the least order in lots, with a hundredth to spare for a price that moves meanwhile."""
     return max(1, -(-terms.min_notional * 101 // (100 * max(1, lot_value))))
-
-
-def _taking(bid: int, ask: int, side: int) -> int:
-    """Return the limit of an order that takes at once, in ticks."""
-    beyond = TAKE_BPS / 1e4
-    return ask + int(ask * beyond) if side > 0 else max(1, bid - int(bid * beyond))

@@ -44,7 +44,7 @@ def _without_trading(record: list[Any]) -> list[Any]:
     return record
 
 
-UPCASTERS: dict[int, Callable[[list[Any]], list[Any]]] = {1: _without_trading}
+UPCASTERS: dict[int, Callable[[list[Any]], list[Any]]] = {1: _without_trading, 2: lambda record: record}
 """By stored input version: one record as plain msgpack values, to the same record of the next version."""
 
 _MAGIC = b"alphapack-journal "

@@ -83,6 +83,9 @@ def _restored(build: Callable[[], Engine], journal: FileJournal, checkpoints: Fi
         engine = build()
         try:
             engine.load(state)
+            if engine.relearns:
+                report("the plugins are others than before: what was learnt of alphas and policies begins anew")
+                return engine
             if engine.save() == state:
                 return engine
         except (ValueError, KeyError, OverflowError, AssertionError, msgspec.MsgspecError) as error:

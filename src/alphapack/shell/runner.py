@@ -16,26 +16,29 @@ import msgspec
 import structlog
 
 import alphapack
-from alphapack.domain import readings, trading_readings
+from alphapack.domain import readings, routing_readings, trading_readings
 from alphapack.domain.events import BookStateChanged, FrameRejected, IntakeOverloaded, Record, SessionStarted, WorkFailed, WorkRequested
 from alphapack.domain.feeds import FeedHealth
 from alphapack.domain.inputs import (
     POSTED,
     AnyInput,
     Chain,
+    Choose,
     Configure,
     Conflated,
     CoreSettings,
+    Disable,
     Frame,
     Halt,
     Heartbeat,
     OutsideFill,
     Result,
+    Reward,
     SessionStart,
     Shed,
 )
 from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, BookState, base_of, name_of, venue_of
-from alphapack.engine import answers
+from alphapack.engine import answers, routing_answers
 from alphapack.engine.engine import Engine
 from alphapack.engine.ports import (
     REJECTED_LINES_MAX,
@@ -57,6 +60,7 @@ from alphapack.models.cascade import NotEnough
 from alphapack.services.execution import Refused
 from alphapack.services.options import BASES_MAX, NoSmile, taken
 from alphapack.services.outside import DECISIONS_KEPT, OUTSIDE_FILLS_IN_ALL, OUTSIDE_FILLS_MAX
+from alphapack.services.router import ADVICE_KEPT, API
 from alphapack.shell.clock import Clock, carried_on
 from alphapack.shell.committer import Committer, Put
 from alphapack.shell.intake import Intake
@@ -64,6 +68,7 @@ from alphapack.shell.news import NewsRing
 from alphapack.shell.offloop import Delayed, Work
 from alphapack.shell.recovery import ledger_rows
 from alphapack.shell.turns import SLICE_S, Turns
+from alphapack.shell.watch import Watch
 
 BACKLOG_MAX = 50_000
 """Inputs that may wait for the disk before a recording is held back; live frames wait in the intake instead."""
@@ -75,6 +80,8 @@ CHAIN_TIMEOUT_S = 60.0
 AHEAD_MS = 60_000
 """How far the clock of what is posted may be ahead of the engine's."""
 DECISION_DIGITS_MAX = 18
+LATEST = "latest"
+"""Names the newest trade."""
 NO_WORKS: Mapping[str, Work] = {}
 SAFE_EVERY_S = 0.05
 LAG_EVERY_S = 0.05
@@ -99,7 +106,8 @@ class Runner:
         checkpoint_inputs: int = 100_000,
         checkpoint_s: float = 60.0,
     ) -> None:
-        self.engine = engine
+        self._watch = Watch()
+        self._follow(engine)
         self.source = source
         self.committer: Committer | None = None
         self.executor: Executor | None = None
@@ -447,6 +455,11 @@ class Runner:
                 _log.warning("trading stands still" if refuses else "trading goes on")
                 self._take(Halt(self.engine.seq + 1, self.engine.now_ns, refuses))
                 self._put()
+        for what, name in list(self._watch.slow):
+            reason = self._watch.slow.pop((what, name))
+            _log.warning("asked no more", **{what: name}, reason=reason)
+            self._take(Disable(self.engine.seq + 1, self.engine.now_ns, name, "alpha" if what == "alpha" else "policy", reason))
+            self._put()
 
     def _put(self) -> None:
         """Done once a slice, because waking the thread that writes costs more than a step."""
@@ -551,9 +564,15 @@ class Runner:
         self._rows = rows
         self._checkpoint_seq = engine.seq if checkpoint_seq is None else checkpoint_seq
         self._checkpoint_at_ns = time.monotonic_ns()
-        self.engine, self.committer = engine, committer
+        self._follow(engine)
+        self.committer = committer
         self._names_n = 0
         self.intake = Intake(engine.codecs)
+
+    def _follow(self, engine: Engine) -> None:
+        """Step this engine from now on; alphas and policies that hold it up are told of."""
+        self.engine = engine
+        engine.alphas.watch = engine.router.watch = self._watch
 
     def starting(self, what: str, share: float | None = None) -> None:
         """Say what keeps the engine from being ready, and how much of it is done; the log has it once."""
@@ -752,16 +771,81 @@ class Runner:
         entry = OutsideFill(
             self.engine.seq + 1, self._now_ns(), decision, report.client_fill_id, report.price, report.size, report.fee, report.ts_ms
         )
+        self._step_posted(entry)
+        reported = outside.of(decision)
+        position, fills = reported.position, len(reported.fills)
+        await self._safe(entry.seq)
+        return trading_readings.FillReportTaken(report.decision_id, report.client_fill_id, position, fills, entry.seq, self.sequence()[1])
+
+    async def choose(self, symbol: str, context: Mapping[str, float]) -> routing_readings.Choice:
+        """Decide as advice; returns once that is on disk (port ``Host``)."""
+        self._admit("contexts")
+        if (missing := routing_answers.missing(self.engine, symbol)) is not None:
+            raise NoData(missing)
+        entry = Choose(self.engine.seq + 1, self._now_ns(), symbol, dict(context))
+        self._step_posted(entry)
+        kept = self.engine.router.made_at(entry.seq)
+        await self._safe(entry.seq)
+        return routing_answers.choice(kept, entry.seq, self.sequence()[1])
+
+    async def reward(self, decision_id: str, reward_bps: float) -> routing_readings.RewardTaken:
+        """Learn what advice came to; returns once it is on disk (port ``Host``)."""
+        self._admit("rewards")
+        router, decision = self.engine.router, _decision(decision_id)
+        if decision is not None and router.is_rewarded(decision):
+            raise AlreadyReported(f"expected a decision whose reward was not reported before, found {decision}")
+        if decision is None or not router.awaits(decision):
+            raise UnknownDecision(
+                f"expected one of the last {ADVICE_KEPT:,} decisions of POST /api/router/choose that was not flat, found {decision_id!r}"
+            )
+        entry, policy = Reward(self.engine.seq + 1, self._now_ns(), decision, reward_bps), router.advised(decision)
+        self._step_posted(entry)
+        n = router.learnt(policy)
+        await self._safe(entry.seq)
+        return routing_readings.RewardTaken(decision_id, policy, reward_bps, n, entry.seq, self.sequence()[1])
+
+    def _step_posted(self, entry: AnyInput) -> None:
+        """Step what was posted, and hand it to the disk."""
         try:
             self._take(entry)
         except Exception as error:
             self._fail(error)
             raise
         self._hand_over()
-        reported = outside.of(decision)
-        position, fills = reported.position, len(reported.fills)
-        await self._safe(entry.seq)
-        return trading_readings.FillReportTaken(report.decision_id, report.client_fill_id, position, fills, entry.seq, self.sequence()[1])
+
+    def snapshot(self, symbol: str | None, origin: str | None) -> routing_readings.Snapshot:
+        """Return the newest decision with the beliefs that it was made by."""
+        kept = self.engine.router.last(symbol, origin)
+        if kept is None:
+            how = (
+                "POST /api/router/choose asks for one" if origin == API else f"one is made every {self.engine.settings.router.interval_s} s"
+            )
+            raise NoData(f"expected a decision, found none yet: {how}")
+        return routing_answers.snapshot(kept)
+
+    def decisions(self, symbol: str | None, origin: str | None, before: int | None, limit: int) -> routing_readings.Decisions:
+        """Return decisions, newest first."""
+        return routing_answers.decisions(self.engine, symbol, origin, before, limit)
+
+    def decision(self, decision_id: str) -> routing_readings.DecisionAudit | None:
+        """Return the audit record of a decision; None where none is kept."""
+        decision = _decision(decision_id)
+        kept = self.engine.router.decision(decision) if decision is not None else None
+        return routing_answers.audit(kept) if kept is not None else None
+
+    def alphas(self) -> list[routing_readings.AlphaReading]:
+        """Return every alpha."""
+        return routing_answers.alphas(self.engine)
+
+    def attribution(self, trade_id: str) -> routing_readings.Attribution | None:
+        """Return who is to be thanked for a trade; None where nothing is kept of it."""
+        if trade_id == LATEST:
+            made = routing_answers.attribution(self.engine, None)
+            if made is None:
+                raise NoData("expected a trade that has closed, found none yet")
+            return made
+        decision = _decision(trade_id)
+        return routing_answers.attribution(self.engine, decision) if decision is not None else None
 
     def config(self) -> dict[str, object]:
         """Return the effective settings, secrets masked."""
