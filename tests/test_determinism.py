@@ -213,7 +213,7 @@ def test_a_state_loaded_anywhere_and_the_tail_equal_everything_from_the_first_in
     @given(st.lists(st.integers(0, len(entries)), min_size=1, max_size=3, unique=True).map(sorted))
     @example([1, 2, 3])
     def check(cuts: list[int]) -> None:
-        engine, records = Engine([]), []
+        engine, records = Engine([], app.BUILT_IN), []
         for start, end in zip([0, *cuts], [*cuts, len(entries)], strict=True):
             state = engine.save() if start else None
             engine = app.build()

@@ -83,7 +83,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_python_of_the_readme_runs(simulated: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(simulated.parent)
-    features, forecasts, smiles, orders = blocks(README, "python")
+    features, forecasts, smiles, orders, choices = blocks(README, "python")
     exec(features, {})
     printed = capsys.readouterr().out.splitlines()
     assert printed[1].startswith(f"{int(BookState.LIVE)} ") and printed[2].startswith("['sim:BTCUSDT'] 0 0 ")
@@ -97,6 +97,9 @@ def test_the_python_of_the_readme_runs(simulated: Path, monkeypatch: pytest.Monk
     exec(orders, {})
     schedule, cost = capsys.readouterr().out.splitlines()
     assert "541955.6" in schedule and "911227.0 603430.7" in schedule and cost == "20.5"
+    exec(choices, {})
+    chosen, judged, shared = capsys.readouterr().out.splitlines()
+    assert chosen[0] in "012" and judged.startswith("OffPolicy(n=500, ") and shared == "[0.16666667 0.16666667 0.66666667]"
 
 
 def test_the_answers_in_the_documents_are_the_answers(engine: Engine) -> None:

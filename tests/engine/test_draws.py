@@ -4,6 +4,7 @@ from itertools import islice
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alphapack import app
 from alphapack.domain.inputs import Configure, CoreSettings, Heartbeat
 from alphapack.engine.draws import Draws
 from alphapack.engine.engine import Engine
@@ -69,14 +70,14 @@ def test_another_seed_is_another_stream() -> None:
 
 def test_the_counters_are_saved_and_the_seed_is_a_setting() -> None:
     def started() -> Engine:
-        engine = Engine([])
+        engine = Engine([], app.BUILT_IN)
         engine.step(Configure(1, 0, CoreSettings(seed=11)))
         return engine
 
     engine = started()
     first = [next(engine.draws("router", "a:X")) for _ in range(5)]
     next(engine.draws("api"))
-    resumed = Engine([])
+    resumed = Engine([], app.BUILT_IN)
     resumed.load(engine.save())
     for _ in range(3):
         resumed.step(Heartbeat(resumed.seq + 1, resumed.now_ns))

@@ -49,7 +49,8 @@ def test_router_alpha_aware_kernels_are_the_same_interpreted() -> None:
     both(t.exceedance, mixtures[0], 0.1, np.zeros(16))
     both(t.lift, enabled, True, 0.01, np.array([0.2, 0.0, 0.3, 0.5]))
     both(t.are_mixtures, mixtures, 1e9)
-    both(k.are_within, x, 1.0)
+    both(k.are_within, x)
+    both(k.are_within, np.array([0.0, np.nan]))
     both(t.are_uniform, x)
 
 

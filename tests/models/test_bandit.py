@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from alphapack.models.bandit import Bandit, BanditSettings, Bank, Choice, best_of, choose, exceedance
+from alphapack.models.uniforms import block, blocks
 
 ONE = BanditSettings(discounts=(1.0,), scale=1.0, prior_sd=0.5, noise_sd=1.3, noise_dof=5.0, reward_dof=1e6)
 
@@ -234,6 +235,11 @@ def test_router_alpha_aware_ten_thousand_choices_after_a_restart_are_those_witho
 
 def test_router_alpha_aware_another_seed_draws_otherwise() -> None:
     assert go(Bandit(3, 3, seed=5), 50) == go(Bandit(3, 3, seed=5), 50) != go(Bandit(3, 3, seed=6), 50)
+
+
+def test_router_alpha_aware_uniforms_are_the_same_by_block_and_at_once() -> None:
+    one_by_one = [value for number in range(3, 8) for value in block(7, "router\0", number)]
+    assert blocks(7, "router\0", 3, 5).tolist() == one_by_one and len(set(one_by_one)) == 40
 
 
 def test_router_alpha_aware_a_hash_is_of_one_arm() -> None:

@@ -64,8 +64,8 @@ def test_router_alpha_aware_a_greater_blend_is_never_a_smaller_exposure(
 
 @settings(max_examples=40)
 @given(markets())
-def test_router_alpha_aware_without_alphas_three_policies_do_nothing(market: tuple[dict[str, float], dict[str, float]]) -> None:
-    for name in ("momentum", "mean_reversion", "breakout"):
+def test_router_alpha_aware_without_alphas_targets_are_of_nothing(market: tuple[dict[str, float], dict[str, float]]) -> None:
+    for name in ("momentum", "mean_reversion", "breakout", "smile_tilt"):
         assert is_nothing(propose_safely(BY_NAME_OF_POLICY[name], seen(*market), 0.0))
 
 
@@ -173,16 +173,15 @@ def test_router_alpha_aware_breakout_waits_for_the_edge_and_for_expansion(
 @pytest.mark.parametrize(
     ("blend", "standard", "exposure"),
     [
-        (0.0, {"rr25": 2.0, "skew_z": 2.0, "iv_gap": 2.0}, 0.5),
-        (0.0, {"rr25": 2.0, "skew_z": 2.0, "iv_gap": -3.0}, 0.25),
-        (0.0, {"rr25": -2.0, "skew_z": -2.0, "iv_gap": 0.0}, -0.25),
-        (0.0, {"rr25": 0.7}, 0.0),
-        (0.1, {"rr25": 2.0, "skew_z": 2.0, "iv_gap": 2.0}, 1.0),
-        (0.1, {}, 0.5),
-        (-0.05, {"rr25": 2.0, "skew_z": 2.0, "iv_gap": 0.0}, 0.0),
+        (0.0, {"iv_gap": 2.0}, 0.0),
+        (0.05, {"iv_gap": 2.0}, 0.5),
+        (0.05, {"iv_gap": -3.0}, 0.25),
+        (-0.05, {}, -0.25),
+        (0.019, {}, 0.0),
+        (0.3, {"iv_gap": 2.0}, 1.0),
     ],
 )
-def test_router_alpha_aware_smile_tilt_leans_with_the_skew_and_more_where_options_are_dear(
+def test_router_alpha_aware_smile_tilt_follows_its_blend_and_more_where_options_are_dear(
     blend: float, standard: dict[str, float], exposure: float
 ) -> None:
     found = propose("smile_tilt", blend, {"rr25": 0.01, "skew_z": 0.1, "iv_gap": 0.0}, standard)

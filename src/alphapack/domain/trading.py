@@ -27,11 +27,11 @@ class RouterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     horizon_s: int = 300
     floor: float = 0.02
     """Least probability of each option that can be chosen."""
-    scale: float = 0.5
+    scale: float = 1.0
     """Width of what scores are drawn from, as a part of the posterior's."""
-    prior_edge: float = 0.3
+    prior_edge: float = 0.5
     """Believed standard deviation of a policy's mean reward beyond its costs, in volatilities to the horizon."""
-    prior_effect: float = 0.05
+    prior_effect: float = 0.1
     """Believed standard deviation of what one deviation of a feature adds to that."""
     without: tuple[str, ...] = ()
     """Alphas and policies that are not asked."""

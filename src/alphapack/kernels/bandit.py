@@ -17,6 +17,8 @@ from alphapack.kernels.thompson import Float64Array3D
 
 WEIGHT, COUNT, SQUARES, CROSS = 0, 1, 2, 3
 SHAPE_0, RATE_0, SCALE, DOF_MAX, SWITCHING, DISCOUNTS = 0, 1, 2, 3, 4, 5
+REWARD_MAX = 1e9
+"""Of rewards, offsets and features, by size: their squares still add up."""
 SCALE_MIN = 1e-12
 """Below which no distribution is narrowed: what is expected at a context of zeros is as good as known."""
 
@@ -82,9 +84,18 @@ def spread(row: Float64Array1D, x: Float64Array1D, work: Float64Array1D) -> floa
 
 
 @njit
+def are_within(values: Float64Array1D) -> bool:
+    """Tell whether all are numbers of at most ``REWARD_MAX`` in size."""
+    sound = True
+    for i in range(len(values)):
+        sound = sound and abs(values[i]) <= REWARD_MAX
+    return sound
+
+
+@njit
 def predict(
     memories: Float64Array2D, x: Float64Array1D, offset: float, noise: int, terms: Float64Array1D, out: Float64Array2D, work: Float64Array1D
-) -> None:
+) -> bool:
     """Put the distribution of an arm's expected reward at ``x`` into ``out``, or where ``noise`` is 1 that of the reward.
 
     Parameters
@@ -99,7 +110,14 @@ def predict(
     out : float64[J, 4 or more]
         Rows of weight, location, scale, dof.
     work : float64[d or more]
+
+    Returns
+    -------
+    bool
+        Whether the features are numbers that can be; where not, ``out`` is left as it was.
     """
+    if not are_within(x):
+        return False
     d = len(x)
     rate = CROSS + d + d * (d + 1) // 2
     for j in range(len(memories)):
@@ -116,25 +134,28 @@ def predict(
             variance *= dof / (dof - 2.0) * (terms[DOF_MAX] - 2.0) / terms[DOF_MAX]
             dof = terms[DOF_MAX]
         out[j, 0], out[j, 1], out[j, 2], out[j, 3] = row[WEIGHT], location, max(math.sqrt(variance), SCALE_MIN), dof
+    return True
 
 
 @njit
-def predict_each(state: Float64Array3D, x: Float64Array1D, terms: Float64Array1D, out: Float64Array3D, work: Float64Array1D) -> None:
-    """Put the distribution of each arm's expected reward at one ``x`` into ``out``, float64[K, J, 4]."""
-    offset, noise = 0.0, 0
+def predict_each(state: Float64Array3D, x: Float64Array1D, terms: Float64Array1D, out: Float64Array3D, work: Float64Array1D) -> bool:
+    """Put the distribution of each arm's expected reward at one ``x`` into ``out``, float64[K, J, 4]; tell whether ``x`` can be."""
+    offset, noise, sound = 0.0, 0, True
     for k in range(len(state)):
-        predict(state[k], x, offset, noise, terms, out[k], work)
+        sound = predict(state[k], x, offset, noise, terms, out[k], work) and sound
+    return sound
 
 
 @njit
-def learn(memories: Float64Array2D, x: Float64Array1D, y: float, terms: Float64Array1D, work: Float64Array2D) -> None:
+def learn(memories: Float64Array2D, x: Float64Array1D, y: float, terms: Float64Array1D, work: Float64Array2D) -> bool:
     """Let an arm's memories learn a reward ``y`` at ``x``: weigh them, discount their data, add it, and renew what follows.
 
-    ``work``: float64[J + 1, max(d, ``TERMS``)].
+    ``work``: float64[J + 1, max(d, ``TERMS``)]. It returns False, and learns nothing, where ``x`` cannot be.
     """
     d, count = len(x), len(memories)
     offset, noise = 0.0, 1
-    predict(memories, x, offset, noise, terms, work, work[count])
+    if not predict(memories, x, offset, noise, terms, work, work[count]):
+        return False
     reweigh(memories, y, work)
     gram = CROSS + d
     if count > 1:
@@ -149,6 +170,7 @@ def learn(memories: Float64Array2D, x: Float64Array1D, y: float, terms: Float64A
             for m in range(i + 1):
                 row[at + m] = kept * row[at + m] + x[i] * x[m]
         fit(row, d, count, terms)
+    return True
 
 
 @njit
@@ -201,12 +223,3 @@ def refit(state: Float64Array3D, d: int, terms: Float64Array1D) -> None:
     for k in range(state.shape[0]):
         for j in range(state.shape[1]):
             fit(state[k, j], d, state.shape[1], terms)
-
-
-@njit
-def are_within(values: Float64Array1D, size: float) -> bool:
-    """Tell whether all are numbers of at most that size."""
-    sound = True
-    for i in range(len(values)):
-        sound = sound and abs(values[i]) <= size
-    return sound

@@ -16,11 +16,10 @@ from alphapack.arrays import Float64Array1D, Float64Array2D
 from alphapack.kernels import bandit as k
 from alphapack.kernels import student, thompson
 from alphapack.kernels.thompson import BoolArray1D, Float64Array3D
-from alphapack.models.uniforms import PER_BLOCK, block
+from alphapack.models.uniforms import PER_BLOCK, blocks
 
 ARMS_MAX, FEATURES_MAX, MEMORIES_MAX = 64, 128, 8
-REWARD_MAX = 1e9
-"""Of rewards, offsets and features, by size: their squares still add up."""
+REWARD_MAX = k.REWARD_MAX
 SUM_ERROR_MAX = 1e-9
 HASH_BYTES = 16
 
@@ -28,6 +27,7 @@ BANK, BANDIT = b"BANK0001", b"BNDT0001"
 """What begins a saved one: kind and version."""
 
 _S = TypeVar("_S")
+_FLOAT64 = np.dtype(np.float64)
 
 
 class BanditSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -116,8 +116,11 @@ class Bank:
         believed = [shape, rate, settings.scale, settings.reward_dof, settings.switching]
         self._terms = np.array([*believed, *settings.discounts, *precisions], np.float64)
         self._work = np.zeros((memories + 1, max(n_features, student.TERMS)), np.float64)
+        self._scratch = self._work[0]
         self._state: Float64Array3D = np.zeros((n_arms, memories, k.width(n_features)), np.float64)
         self._state[:, :, k.WEIGHT] = 1.0 / memories
+        self._arms = list(self._state)
+        self._shape = (n_features,)
         self._counts = [0] * n_arms
         k.refit(self._state, n_features, self._terms)
 
@@ -153,14 +156,16 @@ class Bank:
         self._check_features(x)
         _check_number("offset", offset)
         out: Float64Array2D = np.empty((self._state.shape[1], 4), np.float64)
-        k.predict(self._state[arm], x, float(offset), noise, self._terms, out, self._work[0])
+        if not k.predict(self._arms[arm], x, float(offset), noise, self._terms, out, self._scratch):
+            raise _beyond(x)
         return out
 
     def predict_each(self, x: Float64Array1D) -> Float64Array3D:
         """Return what ``predict`` gives for each arm at one and the same ``x``, float64[K, J, 4]."""
         self._check_features(x)
         out: Float64Array3D = np.empty((self.n_arms, self._state.shape[1], 4), np.float64)
-        k.predict_each(self._state, x, self._terms, out, self._work[0])
+        if not k.predict_each(self._state, x, self._terms, out, self._scratch):
+            raise _beyond(x)
         return out
 
     def learn(self, arm: int, x: Float64Array1D, reward: float, offset: float = 0.0) -> None:
@@ -169,7 +174,8 @@ class Bank:
         self._check_features(x)
         _check_number("reward", reward)
         _check_number("offset", offset)
-        k.learn(self._state[arm], x, float(reward) - float(offset), self._terms, self._work)
+        if not k.learn(self._arms[arm], x, float(reward) - float(offset), self._terms, self._work):
+            raise _beyond(x)
         self._counts[arm] += 1
 
     def n(self, arm: int) -> int:
@@ -180,7 +186,7 @@ class Bank:
     def weights(self, arm: int) -> Float64Array1D:
         """Return how much each memory of an arm counts, float64[J], the longest first; they sum to 1."""
         _check_range("arm", arm, 0, self.n_arms - 1)
-        return self._state[arm, :, k.WEIGHT].copy()
+        return self._arms[arm][:, k.WEIGHT].copy()
 
     def coefficients(self, arm: int) -> tuple[Float64Array2D, Float64Array2D]:
         """Return mean and standard deviation of the coefficients under each memory of an arm, float64[J, d] both."""
@@ -225,11 +231,9 @@ class Bank:
         return self._state[arms, :, : k.data_width(self.n_features)].astype("<f8").tobytes()
 
     def _check_features(self, x: Float64Array1D) -> None:
-        if not isinstance(x, np.ndarray) or x.dtype != np.float64 or x.shape != (self.n_features,):
+        if type(x) is not np.ndarray or x.shape != self._shape or x.dtype != _FLOAT64:
             found = f"{x.dtype}{list(x.shape)}" if isinstance(x, np.ndarray) else type(x).__name__
             raise ValueError(f"expected features of float64[{self.n_features}], found {found}")
-        if not k.are_within(x, REWARD_MAX):
-            raise ValueError(f"expected features from {-REWARD_MAX:g} to {REWARD_MAX:g}, found {x.tolist()}")
 
 
 def exceedance(mixture: Float64Array2D, threshold: float = 0.0) -> float:
@@ -332,11 +336,8 @@ class Bandit:
 
     def _uniforms(self) -> Float64Array1D:
         wanted = 2 * self.bank.n_arms + 2
-        blocks = -(-wanted // PER_BLOCK)
-        values: list[float] = []
-        for number in range(self.drawn * blocks, (self.drawn + 1) * blocks):
-            values += block(self.seed, "bandit\0", number)
-        return np.array(values[:wanted], np.float64)
+        count = -(-wanted // PER_BLOCK)
+        return blocks(self.seed, "bandit\0", self.drawn * count, count)[:wanted]
 
 
 def warm() -> None:
@@ -434,8 +435,14 @@ def _check_mixtures(mixtures: Float64Array3D) -> None:
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:
+    if type(value) is int and low <= value <= high:  # Spares most callers what follows, which takes longer.
+        return
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
         raise ValueError(f"expected {name} from {low} to {high}, found {value!r}")
+
+
+def _beyond(x: Float64Array1D) -> ValueError:
+    return ValueError(f"expected features from {-REWARD_MAX:g} to {REWARD_MAX:g}, found {x.tolist()}")
 
 
 def _check_number(name: str, value: float) -> None:

@@ -6,15 +6,12 @@ the router chooses among proposals, and an outcome in which nothing is done.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TypeVar
 
-import msgspec
-
-from alphapack.domain import trading
-from alphapack.domain.trading import Proposal, Quote
+from alphapack.domain.trading import Proposal, Quote, Target
 from alphapack.models.alpha import NAME as NAME_PATTERN
 from alphapack.models.alpha import TEXT_MAX, Alpha, AlphaContext, plain, reason_of, shown, within
 from alphapack.models.features import nearest
@@ -112,7 +109,7 @@ def propose_safely(one: Policy, ctx: AlphaContext, blend: float) -> Proposal:
         proposal = one.propose(ctx, blend)
     except Exception as error:
         raise PolicyFailed(reason_of(error)) from error
-    if type(proposal) is trading.Target:
+    if type(proposal) is Target:
         return _checked_target(proposal, one.horizon_s)
     if type(proposal) is Quote:
         return _checked_quote(proposal)
@@ -137,7 +134,7 @@ def is_nothing(proposal: Proposal) -> bool:
     return proposal.exposure == 0.0
 
 
-def _checked_target(target: trading.Target, horizon_s_max: int) -> trading.Target:
+def _checked_target(target: Target, horizon_s_max: int) -> Target:
     exposure, urgency = within(target.exposure, -1.0, 1.0), within(target.urgency, 0.0, 1.0)
     if exposure is None:
         raise PolicyFailed(f"expected an exposure from -1 to 1, found {shown(target.exposure)}")
@@ -145,7 +142,7 @@ def _checked_target(target: trading.Target, horizon_s_max: int) -> trading.Targe
         raise PolicyFailed(f"expected an urgency from 0 to 1, found {shown(target.urgency)}")
     if not _is_whole(target.horizon_s, 1, HORIZON_S_MAX):
         raise PolicyFailed(f"expected a horizon_s that is a whole number from 1 to {HORIZON_S_MAX:,}, found {shown(target.horizon_s)}")
-    return trading.Target(exposure, urgency, min(target.horizon_s, horizon_s_max))
+    return Target(exposure, urgency, min(target.horizon_s, horizon_s_max))
 
 
 def _checked_quote(quote: Quote) -> Quote:
@@ -159,53 +156,3 @@ def _checked_quote(quote: Quote) -> Quote:
 
 def _is_whole(value: object, low: int, high: int) -> bool:
     return type(value) is int and low <= value <= high
-
-
-# The fixed policy, until the router decides: it follows what the book shows and what takers do, and learns nothing.
-# Its score is the mean of ``obi`` and ``ti_30s``, both in [-1, 1]: who queues deeper, and who has taken more in the last 30 s. Order
-# flow and the imbalance of a book lead prices over seconds (Cont, Kukanov and Stoikov 2014); in the simulated market they do so over
-# minutes, for that is the edge planted in it.
-
-NAME = "imbalance"
-HORIZON_S = 300
-"""Time in which the planted pressure of buyers fades to 1/e."""
-FLAT_BELOW = 0.2
-"""A score nearer to 0 asks for nothing: about two in five are."""
-FULL_SCORE = 0.5
-"""A score from which the exposure is whole: about one decision in seven."""
-PROBABILITY_GAIN = 0.05
-"""What a whole exposure adds to a win probability of a half."""
-
-
-class Target(msgspec.Struct, frozen=True):
-    """What a policy wants of a symbol from now on."""
-
-    exposure: float
-    """-1 to 1: of the size that is allowed; 0: nothing is to be held."""
-    urgency: float
-    """0 to 1: how soon."""
-    horizon_s: int
-    win_probability: float
-    """0 to 1: that the mid moves its way, before costs; a half where the exposure is 0."""
-
-
-def propose(features: Mapping[str, float]) -> Target | None:
-    """Return what the policy wants where the features of a decision are these.
-
-    Parameters
-    ----------
-    features
-        By name, as ``Engine.decision_context`` gives them; ``obi`` and ``ti_30s`` in [-1, 1] are looked at.
-
-    Returns
-    -------
-    Target | None
-        None where one of the two is not known: a NaN, or absent, as with a book that is not LIVE. Its sign changes with theirs,
-        and nothing else does.
-    """
-    score = 0.5 * (features.get("obi", float("nan")) + features.get("ti_30s", float("nan")))
-    if score != score:
-        return None
-    exposure = 0.0 if abs(score) < FLAT_BELOW else max(-1.0, min(1.0, score / FULL_SCORE))
-    strength = abs(exposure)
-    return Target(exposure, urgency=strength, horizon_s=HORIZON_S, win_probability=0.5 + PROBABILITY_GAIN * strength)
