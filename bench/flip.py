@@ -19,7 +19,7 @@ import structlog
 
 from alphapack import app
 from alphapack.domain.events import DecisionMade, Record, RewardLearnt
-from alphapack.domain.inputs import AnyInput, CoreSettings, InstrumentSettings
+from alphapack.domain.inputs import AnyInput, Choose, CoreSettings, InstrumentSettings
 from alphapack.domain.market import NANOS_PER_S, SIMULATOR, symbol_id
 from alphapack.domain.simulation import SimulatorSettings
 from alphapack.domain.trading import RouterSettings, Target
@@ -32,13 +32,16 @@ from alphapack.shell.clock import SetClock
 from alphapack.shell.runner import Runner
 from alphapack.shell.simulated import SimulatedMarket
 
-EXAMPLE = "example: python bench/flip.py --seeds 5 6 7 --hours 2 --edge 4"
+EXAMPLE = "example: python bench/flip.py --seeds 21 22 23 --hours 2 --edge 8"
 NAME, TOLD, FOLLOW, FADE = "BTCUSDT", "told", "follow", "fade"
+SYMBOL = symbol_id(SIMULATOR, NAME)
 END_NS = 1_795_003_200 * NANOS_PER_S
 WEIGHT = 0.1
 """What is believed of the alpha at first: the good half bears it out, the bad half is too short to unlearn it."""
-STRONG, WEAK = 0.5, 0.1
-"""Least size of a signal that says much, and greatest of one that says next to nothing."""
+GAIN = 0.7
+"""From what takers did and what the book shows to the signal."""
+SIGNALS = (-1.0, -0.75, -0.5, -0.25, -0.05, 0.05, 0.25, 0.5, 0.75, 1.0)
+"""About which advice is asked for."""
 WINDOW = 15
 """Decisions over which a preference is judged."""
 PARTS = 12
@@ -48,11 +51,11 @@ class Terms(NamedTuple):
     """What is played. Times are in seconds; ``taker_bps`` is the fee of taking, ``half_s`` lies before the turn and as much after it."""
 
     half_s: int = 7_200
-    edge: float = 4.0
-    horizon_s: int = 60
+    edge: float = 8.0
+    horizon_s: int = 120
     interval_s: int = 20
-    depth_ms: int = 100
-    taker_bps: float = 0.3
+    taker_bps: float = 0.8
+    prior_effect: float = RouterSettings().prior_effect
 
 
 class Decided(NamedTuple):
@@ -74,18 +77,29 @@ class Learnt(NamedTuple):
     reward: float
 
 
+class Advised(NamedTuple):
+    """How probable each option is where the alpha says ``signal`` and all else is as it was."""
+
+    signal: float
+    follow: float
+    fade: float
+    flat: float
+
+
 class Played(NamedTuple):
-    """All that was decided and learnt on one seed, in order."""
+    """All that was decided and learnt on one seed, in order, and the advice at the turn and at the end."""
 
     decided: list[Decided]
     learnt: list[Learnt]
+    before: list[Advised]
+    after: list[Advised]
 
 
 def registry(turn_ns: int) -> Registry:
     """Return the alpha, whose sign turns at ``turn_ns``, and the two policies."""
 
     def told(ctx: AlphaContext) -> float:
-        said = clip(0.7 * (ctx["ti_30s"] + ctx["obi"]))
+        said = clip(GAIN * (ctx["ti_30s"] + ctx["obi"]))
         return said if ctx.ts_ns < turn_ns else -said
 
     def follow(ctx: AlphaContext, blend: float) -> Target:
@@ -100,31 +114,36 @@ def registry(turn_ns: int) -> Registry:
     )
 
 
-def play(seed: int, terms: Terms = Terms()) -> Played:
+def play(seed: int, terms: Terms) -> Played:
     """Make the market of ``seed``, trade it, and return what was decided and learnt."""
     return asyncio.run(_play(seed, terms))
 
 
 async def _play(seed: int, terms: Terms) -> Played:
-    turn_ns, played = END_NS - terms.half_s * NANOS_PER_S, Played([], [])
-    cheap = InstrumentSettings(symbol_id(SIMULATOR, NAME), maker_fee_bps=0.0, taker_fee_bps=terms.taker_bps)
-    core = CoreSettings(router=RouterSettings(interval_s=terms.interval_s, horizon_s=terms.horizon_s), instruments=(cheap,))
-    runner = Runner(Engine(app.binance.codecs(), registry(turn_ns)), source="flip", config=dict)
+    turn_ns, played = END_NS - terms.half_s * NANOS_PER_S, Played([], [], [], [])
+    traded = registry(turn_ns)
+    cheap = InstrumentSettings(SYMBOL, maker_fee_bps=0.0, taker_fee_bps=terms.taker_bps)
+    core = CoreSettings(
+        router=RouterSettings(interval_s=terms.interval_s, horizon_s=terms.horizon_s, prior_effect=terms.prior_effect), instruments=(cheap,)
+    )
+    runner = Runner(Engine(app.binance.codecs(), traded), source="flip", config=dict)
     step = runner.engine.step
 
     def witnessed(entry: AnyInput) -> list[Record]:
-        caused, after_s = step(entry), (entry.ts_ns - turn_ns) / NANOS_PER_S
+        after_s = (entry.ts_ns - turn_ns) / NANOS_PER_S
+        if after_s >= 0.0 and not played.before:
+            played.before.extend(advised(runner.engine.save(), traded))
+        caused = step(entry)
         for one in caused:
             if isinstance(one, DecisionMade):
-                options = (one.propensities[name] for name in (FOLLOW, FADE, FLAT))
-                played.decided.append(Decided(after_s, one.signals[TOLD] or 0.0, one.weights[TOLD], *options))
+                played.decided.append(Decided(after_s, one.signals[TOLD] or 0.0, one.weights[TOLD], *options(one)))
             elif isinstance(one, RewardLearnt):
                 played.learnt.append(Learnt(after_s, one.policy, one.target))
         return caused
 
     runner.engine.step = witnessed  # type: ignore[method-assign]
     market = SimulatedMarket(
-        SimulatorSettings(seed=seed, symbols=(NAME,), edge=terms.edge, depth_ms=terms.depth_ms),
+        SimulatorSettings(seed=seed, symbols=(NAME,), edge=terms.edge),
         core,
         SetClock(END_NS),
         app.WORKS,
@@ -133,7 +152,25 @@ async def _play(seed: int, terms: Terms) -> Played:
         history_minutes=MINUTES_MIN + 60,
     )
     await market.make(runner)
+    played.after.extend(advised(runner.engine.save(), traded))
     return played
+
+
+def options(made: DecisionMade) -> tuple[float, float, float]:
+    """Return how probable it was to follow, to fade, and to hold nothing."""
+    return made.propensities[FOLLOW], made.propensities[FADE], made.propensities[FLAT]
+
+
+def advised(state: bytes, traded: Registry) -> Iterator[Advised]:
+    """Ask an engine of a saved state for advice on every signal of ``SIGNALS``; what was traded knows nothing of it."""
+    engine = Engine(app.binance.codecs(), traded)
+    engine.load(state)
+    for signal in SIGNALS:
+        flow = signal / (2.0 * GAIN)
+        stated = {"ti_30s": flow, "ti": flow, "obi": flow, "ofi": 0.0, "micro_gap_bps": 0.0}
+        (made,) = engine.step(Choose(engine.seq + 1, engine.now_ns, SYMBOL, stated))
+        assert isinstance(made, DecisionMade), "nothing else is caused where no time passes"
+        yield Advised(signal, *options(made))
 
 
 def shift(played: Played) -> tuple[float, int] | None:
@@ -147,17 +184,9 @@ def shift(played: Played) -> tuple[float, int] | None:
     return None
 
 
-def mean(decided: Sequence[Decided], name: str) -> float:
+def mean(decided: Sequence[Decided | Advised], name: str) -> float:
     """Return the mean propensity of an option; NaN of no decisions."""
     return statistics.fmean(getattr(one, name) for one in decided) if decided else float("nan")
-
-
-def by_signal(decided: Sequence[Decided], name: str) -> tuple[float, float, float]:
-    """Return the mean propensity of an option where the signal was strong below 0, weak, and strong above 0."""
-    low = [one for one in decided if one.signal <= -STRONG]
-    near = [one for one in decided if abs(one.signal) <= WEAK]
-    high = [one for one in decided if one.signal >= STRONG]
-    return mean(low, name), mean(near, name), mean(high, name)
 
 
 def lines(seed: int, played: Played, terms: Terms) -> Iterator[str]:
@@ -174,11 +203,9 @@ def lines(seed: int, played: Played, terms: Terms) -> Iterator[str]:
         )
         weight = f"  weight {part[-1].weight:.3f}" if part else ""
         yield f"  {first / 60:+5.0f} min  {len(part):3} decisions  {options}{weight}  rewards: {rewards}"
-    halves = {FOLLOW: [one for one in played.decided if -terms.half_s / 2 <= one.after_s < 0.0]}
-    halves[FADE] = [one for one in played.decided if one.after_s >= terms.half_s / 2]
-    for name, decided in halves.items():
-        told = ", ".join(f"{p:.2f}" for p in by_signal(decided, name))
-        yield f"  {name} where the signal is <= {-STRONG:g}, within {WEAK:g}, >= {STRONG:g}: {told}"
+    for when, asked in (("at the turn", played.before), ("at the end", played.after)):
+        told = "  ".join(f"{one.signal:+g}: {one.follow:.2f} {one.fade:.2f}" for one in asked)
+        yield f"  follow and fade by signal {when}: {told}"
     found = shift(played)
     yield f"seed {seed}: " + ("never prefers fade" if found is None else f"prefers fade after {found[0] / 60:.0f} min, {found[1]} rewards")
 
@@ -186,17 +213,24 @@ def lines(seed: int, played: Played, terms: Terms) -> Iterator[str]:
 def main() -> int:
     default = Terms()
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[5, 6, 7])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[21, 22, 23, 24])
     parser.add_argument("--hours", type=float, default=default.half_s / 3_600, help="before the turn, and again after it")
     parser.add_argument("--edge", type=float, default=default.edge)
     parser.add_argument("--horizon", type=int, default=default.horizon_s, help="seconds that a decision holds")
     parser.add_argument("--interval", type=int, default=default.interval_s, help="seconds between decisions")
-    parser.add_argument("--depth-ms", type=int, default=default.depth_ms)
     parser.add_argument("--taker-bps", type=float, default=default.taker_bps)
+    parser.add_argument("--prior-effect", type=float, default=default.prior_effect, help="the router's setting of that name")
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     terms = Terms(
-        *(round(3_600 * arguments.hours), arguments.edge, arguments.horizon, arguments.interval, arguments.depth_ms, arguments.taker_bps)
+        *(
+            round(3_600 * arguments.hours),
+            arguments.edge,
+            arguments.horizon,
+            arguments.interval,
+            arguments.taker_bps,
+            arguments.prior_effect,
+        )
     )
     print(terms)
     for seed in arguments.seeds:

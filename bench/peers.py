@@ -532,7 +532,7 @@ def order_book_c(data: Real) -> Outcome:
 @cache
 def nautilus_messages(data: Real, names: Any) -> list[Any]:
     """Return the messages as nautilus takes them, the snapshot first, None for a trade; building them is not timed."""
-    instrument = names.InstrumentId.from_str("BTCUSDT-PERP.BINANCE")
+    instrument, stamps = names.InstrumentId.from_str("BTCUSDT-PERP.BINANCE"), data.stamps_ns.tolist()
     bid_keys, bid_lots, ask_keys, ask_lots = held(data)
     whole = [(BID, key, size) for key, size in zip(bid_keys, bid_lots, strict=True)]
     whole += [(ASK, key, size) for key, size in zip(ask_keys, ask_lots, strict=True)]
@@ -548,11 +548,11 @@ def nautilus_messages(data: Real, names: Any) -> list[Any]:
             )
             action = names.BookAction.UPDATE if size else names.BookAction.DELETE
             flags = 128 if len(made) == len(events) - 1 else 0  # The last of its message.
-            made.append(names.OrderBookDelta(instrument, action, order, flags, n, n, n))
+            made.append(names.OrderBookDelta(instrument, action, order, flags, n, stamps[n - 1], stamps[n - 1]))
         return names.OrderBookDeltas(instrument, made)
 
     sides, keys, sizes = data.sides.tolist(), data.keys.tolist(), data.lots.tolist()
-    messages = [deltas(whole, 0)]
+    messages = [deltas(whole, 1)]
     for n, (first, end) in enumerate(itertools.pairwise(data.starts.tolist()), 1):
         events = list(zip(sides[first:end], keys[first:end], sizes[first:end], strict=True))
         messages.append(deltas(events, n) if events[0][0] != TRADE else None)
@@ -608,6 +608,71 @@ def nautilus_cython(data: Real) -> Outcome:
         spread += asks[0].price.as_double() - bids[0].price.as_double()
         imbalance += (bid - ask) / (bid + ask)
     return Outcome(clock() - start, int(data.starts[SLOW]), spread * TICKS, imbalance)
+
+
+@cache
+def nautilus_tape(data: Real) -> list[Any]:
+    """Return all messages, trades too, as nautilus' engine takes them."""
+    from nautilus_trader.model import data as kinds
+    from nautilus_trader.model.enums import AggressorSide
+    from nautilus_trader.model.identifiers import TradeId
+
+    names = cython_names()
+    instrument = names.InstrumentId.from_str("BTCUSDT-PERP.BINANCE")
+    tape, keys, sizes = nautilus_messages(data, names).copy(), data.keys.tolist(), data.lots.tolist()
+    for n, (at, stamp) in enumerate(zip(data.starts.tolist(), data.stamps_ns.tolist(), strict=False), 1):
+        if tape[n] is None:
+            price, size = names.Price(abs(keys[at]) / TICKS, 1), names.Quantity(sizes[at] / LOTS, 3)
+            side = AggressorSide.BUYER if keys[at] < 0 else AggressorSide.SELLER
+            tape[n] = kinds.TradeTick(instrument, price, size, side, TradeId(str(n)), stamp, stamp)
+    return tape
+
+
+@cache
+def nautilus_reader() -> Any:
+    from nautilus_trader.model.enums import BookType
+    from nautilus_trader.model.identifiers import InstrumentId
+    from nautilus_trader.trading.strategy import Strategy
+
+    class Reader(Strategy):
+        """Reads the best quote after each difference, and is told of each trade."""
+
+        def on_start(self) -> None:
+            self.instrument, self.spread = InstrumentId.from_str("BTCUSDT-PERP.BINANCE"), 0.0
+            self.subscribe_order_book_deltas(self.instrument, BookType.L2_MBP)
+            self.subscribe_trade_ticks(self.instrument)
+
+        def on_order_book_deltas(self, deltas: Any) -> None:
+            book = self.cache.order_book(self.instrument)
+            self.spread += float(book.best_ask_price()) - float(book.best_bid_price())
+
+        def on_trade_tick(self, tick: Any) -> None: ...
+
+    return Reader
+
+
+def nautilus_engine(data: Real) -> Outcome:
+    """Run its backtest engine over the messages; ``value`` is the sum of the spreads in ticks, the snapshot's too."""
+    from nautilus_trader.backtest.engine import BacktestEngine, BacktestEngineConfig
+    from nautilus_trader.config import LoggingConfig
+    from nautilus_trader.model.currencies import USDT
+    from nautilus_trader.model.enums import AccountType, BookType, OmsType
+    from nautilus_trader.model.identifiers import Venue
+    from nautilus_trader.model.objects import Money
+    from nautilus_trader.test_kit.providers import TestInstrumentProvider
+
+    engine = BacktestEngine(BacktestEngineConfig(logging=LoggingConfig(bypass_logging=True), run_analysis=False))
+    engine.add_venue(Venue("BINANCE"), OmsType.NETTING, AccountType.MARGIN, [Money(1_000_000, USDT)], book_type=BookType.L2_MBP)
+    engine.add_instrument(TestInstrumentProvider.btcusdt_perp_binance())
+    engine.add_data(nautilus_tape(data), sort=False)
+    reader = nautilus_reader()()
+    engine.add_strategy(reader)
+    start = clock()
+    engine.run()
+    seconds = clock() - start
+    spread = reader.spread
+    engine.dispose()
+    return Outcome(seconds, len(data.frames), value=spread * TICKS)
 
 
 @cache

@@ -34,7 +34,7 @@ S = 1_000_000_000
 END_NS = 1_795_000_000 * S
 SECONDS, ADVICE = 300, 30
 NAMES = ("BTCUSDT", "ETHUSDT")
-ROUTER = RouterSettings(interval_s=4, horizon_s=6, floor=0.05, scale=0.5, prior_edge=0.3, prior_effect=0.05)
+ROUTER = RouterSettings(interval_s=3, horizon_s=3, floor=0.05, scale=0.5, prior_edge=0.3, prior_effect=0.05)
 CHEAP = tuple(InstrumentSettings(f"sim:{name}", maker_fee_bps=0.0, taker_fee_bps=0.2) for name in NAMES)
 CHANGED = ("interval_s", "horizon_s", "floor", "scale", "prior_edge", "prior_effect")
 FILE = "[router]\n" + "".join(f"{name} = {getattr(ROUTER, name)}\n" for name in CHANGED)
@@ -202,10 +202,12 @@ def test_router_alpha_aware_records_of_another_version_are_refused(kept: Kept, t
 
 
 def test_router_alpha_aware_no_ledger_is_refused_and_none_is_made(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "nowhere", tmp_path / "nowhere.sqlite"):
+    folder = tmp_path / "state"
+    folder.mkdir()
+    for path in (folder, folder / "nowhere", folder / "nowhere.sqlite"):
         with pytest.raises(AuditError, match="expected a ledger, or the folder of an engine, found none at"):
             audit.read(path)
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
 
 
 # What is printed

@@ -31,7 +31,7 @@ class RouterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Width of what scores are drawn from, as a part of the posterior's."""
     prior_edge: float = 0.5
     """Believed standard deviation of a policy's mean reward beyond its costs, in volatilities to the horizon."""
-    prior_effect: float = 0.1
+    prior_effect: float = 0.3
     """Believed standard deviation of what one deviation of a feature adds to that."""
     without: tuple[str, ...] = ()
     """Alphas and policies that are not asked."""
