@@ -147,6 +147,12 @@ def durable(one: Tape, folder: Path) -> Durable:
     return Durable(seconds, backlog)
 
 
+def spreads() -> float:
+    """Return the sum of the spreads, in ticks, of the snapshot and after each difference."""
+    bids, _, asks, _ = real().book
+    return float(oracle(real())[0][real().is_depth].sum() - asks[-1] - bids[-1])
+
+
 def us(taken: list[int]) -> str:
     return f"p50 {median(taken) / 1e3:,.0f} us, p99 {quantile(taken, 0.99) / 1e3:,.0f} us"
 
@@ -164,15 +170,47 @@ def run() -> list[Row]:
         gc.collect()
         gc.freeze()
         with one_core():
-            in_memory[what].append(len(one.entries) / stepped(one))
+            in_memory[what].append(one.frames / stepped(one))
         with tempfile.TemporaryDirectory(prefix="alphapack-loop-") as folder:
             on_disk[what].append(durable(one, Path(folder)))
         if what == next(iter(tapes)):
             taken += decided(one)
             with one_core():
-                theirs += [found.rate for outcomes in alternate(nautilus, real(), 1).values() for found in outcomes]
+                found = alternate(nautilus, real(), 1).values()
+            for (outcome,) in found:
+                assert abs(outcome.value - spreads()) < 1.0, "the best quotes are those of the capture"
+                theirs.append(outcome.rate)
         gc.unfreeze()
-    return [row for what in tapes for row in rows_of(what, tapes[what], in_memory[what], on_disk[what], theirs)] + [
-        Row("P3", f"Engine.step of a request for advice: a whole decision ({len(taken):,} of them)", us(taken), "-", None),
-        peer_row(theirs, in_memory),
+    rows = [row for what, one in tapes.items() for row in rows_of(what, one, in_memory[what], on_disk[what])]
+    rows.append(Row("P3", f"  a step that asks for advice: a whole decision ({len(taken) // RUNS:,} in a run)", us(taken), "-", None))
+    return [*rows, peer_row(next(iter(in_memory.values())), theirs)]
+
+
+def rows_of(what: str, one: Tape, in_memory: list[float], on_disk: list[Durable]) -> list[Row]:
+    """Return how fast a tape is stepped, in messages of the market a second, and how fast with all of it on disk."""
+    rate = median(in_memory)
+    told = (
+        f"Engine.step, {what}: {one.frames:,} messages, {one.decisions:,} decisions, {one.chosen:,} of them with a choice, "
+        f"{one.fills:,} fills, {one.rows:,} rows, median of {RUNS}"
+    )
+    every_ms = ADVICE_MS[what] == min(filter(None, ADVICE_MS.values()))
+    goal, met = (f">= {GOAL:,.0f} /s", rate >= GOAL) if every_ms else ("-", None)
+    kept = median([one.frames / found.seconds for found in on_disk])
+    waited = f"{kept:,.0f} /s, at most {max(found.backlog for found in on_disk):,} inputs waiting"
+    return [
+        Row("P3", told, f"{rate:,.0f} /s", goal, met),
+        Row("P3", "  the same, journaled and in the ledger to the end", waited, "-", None, "step", f"{kept / rate:.2f}"),
     ]
+
+
+def peer_row(ours: list[float], theirs: list[float]) -> Row:
+    if not theirs:
+        return Row("P3", f"  nautilus-trader {NAUTILUS.what}", "", "", None, "not installed")
+    ratio, least = median(ours) / median(theirs), GOAL / (NAUTILUS.published or GOAL)
+    what = f"  {NAUTILUS.label()} ({len(real().frames):,} messages, objects made before)"
+    return Row("P3", what, "", f">= {times(least)}", ratio >= least, f"{median(theirs):,.0f} /s", times(ratio))
+
+
+if __name__ == "__main__":
+    show(run(), None)
+    sys.exit(0)

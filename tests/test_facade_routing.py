@@ -113,7 +113,7 @@ def test_router_alpha_aware_off_policy_refuses_too_little_unless_told_not_to() -
     with pytest.raises(ValueError, match="expected at least 50 effective rows, found 3"):
         ap.off_policy([1.0, 0.0, 1.0], [0.5] * 3, [0.5] * 3)
     assert ap.off_policy([1.0, 0.0, 1.0], [0.5] * 3, [0.5] * 3, refuse=False).ips == pytest.approx(2 / 3)
-    with pytest.raises(ValueError, match="found 0.0 in row 1"):
+    with pytest.raises(ValueError, match=r"found 0\.0 in row 1"):
         ap.off_policy([1.0, 0.0], [0.5, 0.0], [0.5, 0.5], refuse=False)
 
 
@@ -135,7 +135,7 @@ def test_alpha_attribution_risk_refuses_what_cannot_be() -> None:
             ap.max_drawdown(wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="expected"):
         ap.expected_shortfall([0.1], 1.0)
-    with pytest.raises(ValueError, match=r"expected a first equity above 0, found 0.0"):
+    with pytest.raises(ValueError, match=r"expected a first equity above 0, found 0\.0"):
         ap.max_drawdown([0.0, 1.0])
 
 

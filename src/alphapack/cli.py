@@ -852,7 +852,7 @@ def _print_backtest(found: "Backtest") -> None:
     from alphapack.domain.money import UNITS
 
     def money(value: int) -> str:
-        return f"{value / UNITS:,.2f}"
+        return f"{value / UNITS:,.2f}" if not value or abs(value) >= UNITS else f"{value / UNITS:.6f}"
 
     for note in found.notes:
         print(f"note: {note}")

@@ -126,8 +126,8 @@ def test_router_alpha_aware_a_proposal_comes_in_plain_numbers_and_no_later_than_
         (Target(0.5, 0.5, 60.0), "horizon_s that is a whole number from 1"),  # type: ignore[arg-type]
         (Quote(-0.1, 0.5), "shares from 0 to 1, found -0.1 and 0.5"),
         (Quote(0.5, 1.1), "shares from 0 to 1, found 0.5 and 1.1"),
-        (Quote(0.5, 0.5, -1), "offset_ticks to be a whole number from 0 to 1,000, found -1"),
-        (Quote(0.5, 0.5, 1_001), "offset_ticks"),
+        (Quote(0.5, 0.5, -1), "offset_ticks to be a whole number from 0 to 100,000, found -1"),
+        (Quote(0.5, 0.5, 100_001), "offset_ticks"),
         (Quote(0.5, 0.5, 0.0), "offset_ticks"),  # type: ignore[arg-type]
     ],
 )

@@ -135,7 +135,7 @@ def test_router_alpha_aware_spread_capture_leans_and_steps_back(blend: float, st
         ({"spread_bps": 5.0}, 0),
         ({"maker_fee_bps": -0.5}, 0),
         ({"spread_bps": 0.0, "tick_bps": 2.5}, 1),
-        ({"tick_bps": 0.001}, None),
+        ({"tick_bps": 0.0001}, None),
     ],
 )
 def test_router_alpha_aware_spread_capture_stands_as_far_out_as_fees_demand(market: dict[str, float], offset_ticks: int | None) -> None:

@@ -18,7 +18,7 @@ from alphapack.models.policy import FLAT
 from alphapack.shell import backtest
 from alphapack.shell.candle_files import load
 from rig import head
-from test_backtest_cli import SETTINGS, SYMBOL, Market, market
+from test_backtest_cli import SETTINGS, SYMBOL, Market, market, traded
 
 BTC = "binance-usdm:BTCUSDT"
 CAPTURE, CANDLES = "binance-usdm_BTCUSDT_20240808T2354.raw.gz", "binance_BTCUSDT_1m_20220615-20220719.csv.gz"
@@ -36,7 +36,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Market:
 
 @pytest.fixture(scope="module")
 def found(simulated: Market) -> Backtest:
-    return ap.backtest(simulated.capture, SETTINGS, history=simulated.candles)
+    return traded(simulated)
 
 
 @pytest.fixture(scope="module")
@@ -159,22 +159,18 @@ def test_alpha_attribution_the_belief_that_is_set_is_the_one_reported(simulated:
     assert hopeful.change == next(bound.pnl for bound in found.bounds if bound.queue == "optimistic")
 
 
-def test_alpha_attribution_two_runs_are_the_same_and_a_setting_changes_them(simulated: Market, found: Backtest) -> None:
-    again = ap.backtest([str(simulated.capture)], SETTINGS, history=[str(simulated.candles)])
-    assert msgspec.structs.replace(again, seconds=0.0) == msgspec.structs.replace(found, seconds=0.0)
-    other = ap.backtest(simulated.capture, {**SETTINGS, "execution": {"capital": 50_000.0}}, history=simulated.candles)
-    assert other.digest != found.digest and other.capital == 50_000 * UNITS
-
-
-def test_alpha_attribution_settings_are_told_and_nothing_from_outside_enters(
+def test_alpha_attribution_two_runs_are_the_same_and_nothing_from_outside_enters(
     simulated: Market, found: Backtest, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (home / "alphapack.toml").write_text("[router]\ninterval_s = 20\n")
     monkeypatch.chdir(home)
     monkeypatch.setenv("ALPHAPACK__ROUTER__FLOOR", "0.01")
-    assert ap.backtest(simulated.capture, SETTINGS, history=simulated.candles).digest == found.digest
+    again = ap.backtest([str(simulated.capture)], SETTINGS, history=[str(simulated.candles)])
+    assert msgspec.structs.replace(again, seconds=0.0) == msgspec.structs.replace(found, seconds=0.0)
     told = {name: found.settings[name] for name in ("router.interval_s", "router.horizon_s", "router.floor", "core.seed", "plugins")}
     assert told == {"router.interval_s": "10", "router.horizon_s": "40", "router.floor": "0.05", "core.seed": "7", "plugins": "none"}
+    other = ap.backtest(simulated.capture, {**SETTINGS, "execution": {"capital": 50_000.0}}, history=simulated.candles)
+    assert other.digest != found.digest and other.capital == 50_000 * UNITS
 
 
 def test_alpha_attribution_without_trading_nothing_is_decided(simulated: Market) -> None:

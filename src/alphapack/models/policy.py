@@ -18,7 +18,7 @@ from alphapack.models.features import nearest
 
 POLICIES_MAX = 16
 HORIZON_S_MAX = 86_400
-OFFSET_TICKS_MAX = 1_000
+OFFSET_TICKS_MAX = 100_000
 FLAT = "flat"
 """The outcome in which nothing is done: no policy may take its name."""
 

@@ -10,7 +10,7 @@ GONE_Z = 2.0
 """At so many standard deviations of micro_vol or vpin above usual nothing is quoted."""
 MARGIN = 1.25
 """What a round trip on both quotes is to earn, as a multiple of the two fees that it pays."""
-OFFSET_TICKS_MAX = 1_000
+OFFSET_TICKS_MAX = 10_000
 
 
 @policy(name="spread_capture", desc="quotes on both sides, skewed by the blend of making; none in wild or toxic markets", listens="making")
