@@ -1,13 +1,15 @@
 """Does the router turn when an alpha does, and does it learn a policy that follows a signal both ways?
 
 One simulated symbol, one alpha that reads the planted flow, and two policies: ``follow`` goes with the alpha and ``fade`` against it, both
-with all that they may hold. Half way the alpha turns its sign, as one that broke would, and the market goes on as it was. The planted
+with all that they may hold, however little it says. After some hours the alpha turns its sign, as one that broke would, and the market
+goes on as it was. The planted
 edge is several times that of the simulator's default and taking is made cheap, so that hours show what at market's terms would take weeks.
 Equal arguments give equal numbers.
 """
 
 import argparse
 import asyncio
+import itertools
 import logging
 import statistics
 import sys
@@ -32,25 +34,28 @@ from alphapack.shell.clock import SetClock
 from alphapack.shell.runner import Runner
 from alphapack.shell.simulated import SimulatedMarket
 
-EXAMPLE = "example: python bench/flip.py --seeds 21 22 23 --hours 2 --edge 8"
+EXAMPLE = "example: python bench/flip.py --seeds 21 22 23 --before 4 --after 2"
 NAME, TOLD, FOLLOW, FADE = "BTCUSDT", "told", "follow", "fade"
 SYMBOL = symbol_id(SIMULATOR, NAME)
 END_NS = 1_795_003_200 * NANOS_PER_S
 WEIGHT = 0.1
 """What is believed of the alpha at first: the good half bears it out, the bad half is too short to unlearn it."""
+BINS = (-1.0, -0.6, -0.2, 0.2, 0.6, 1.0)
+"""Edges of what is called the same signal."""
 GAIN = 0.7
 """From what takers did and what the book shows to the signal."""
 SIGNALS = (-1.0, -0.75, -0.5, -0.25, -0.05, 0.05, 0.25, 0.5, 0.75, 1.0)
 """About which advice is asked for."""
 WINDOW = 15
 """Decisions over which a preference is judged."""
-PARTS = 12
+PART_S = 1_800
 
 
 class Terms(NamedTuple):
-    """What is played. Times are in seconds; ``taker_bps`` is the fee of taking, ``half_s`` lies before the turn and as much after it."""
+    """What is played: seconds before the turn and after it, what is planted, how the router is set, and the fee of taking."""
 
-    half_s: int = 7_200
+    before_s: int = 14_400
+    after_s: int = 7_200
     edge: float = 8.0
     horizon_s: int = 120
     interval_s: int = 20
@@ -120,7 +125,7 @@ def play(seed: int, terms: Terms) -> Played:
 
 
 async def _play(seed: int, terms: Terms) -> Played:
-    turn_ns, played = END_NS - terms.half_s * NANOS_PER_S, Played([], [], [], [])
+    turn_ns, played = END_NS - terms.after_s * NANOS_PER_S, Played([], [], [], [])
     traded = registry(turn_ns)
     cheap = InstrumentSettings(SYMBOL, maker_fee_bps=0.0, taker_fee_bps=terms.taker_bps)
     core = CoreSettings(
@@ -148,7 +153,7 @@ async def _play(seed: int, terms: Terms) -> Played:
         SetClock(END_NS),
         app.WORKS,
         app.WORK_DELAY_NS,
-        past_ns=2 * terms.half_s * NANOS_PER_S,
+        past_ns=(terms.before_s + terms.after_s) * NANOS_PER_S,
         history_minutes=MINUTES_MIN + 60,
     )
     await market.make(runner)
@@ -167,7 +172,7 @@ def advised(state: bytes, traded: Registry) -> Iterator[Advised]:
     engine.load(state)
     for signal in SIGNALS:
         flow = signal / (2.0 * GAIN)
-        stated = {"ti_30s": flow, "ti": flow, "obi": flow, "ofi": 0.0, "micro_gap_bps": 0.0}
+        stated = {"ti_30s": flow, "ti": flow, "obi": flow} | dict.fromkeys(("ofi", "micro_gap_bps", "kyle_lambda", "rr25", "skew_z"), 0.0)
         (made,) = engine.step(Choose(engine.seq + 1, engine.now_ns, SYMBOL, stated))
         assert isinstance(made, DecisionMade), "nothing else is caused where no time passes"
         yield Advised(signal, *options(made))
@@ -184,28 +189,44 @@ def shift(played: Played) -> tuple[float, int] | None:
     return None
 
 
-def mean(decided: Sequence[Decided | Advised], name: str) -> float:
+def mean(decided: Sequence[Decided], name: str) -> float:
     """Return the mean propensity of an option; NaN of no decisions."""
     return statistics.fmean(getattr(one, name) for one in decided) if decided else float("nan")
 
 
+def by_signal(decided: Sequence[Decided], name: str) -> list[float]:
+    """Return the mean propensity of an option in each of ``BINS``."""
+    return [
+        mean([one for one in decided if low <= one.signal < high or one.signal == high == BINS[-1]], name)
+        for low, high in itertools.pairwise(BINS)
+    ]
+
+
+def settled(played: Played, terms: Terms) -> dict[str, list[Decided]]:
+    """Return the later half of the decisions before the turn under ``follow``, and of those after it under ``fade``."""
+    return {
+        FOLLOW: [one for one in played.decided if -terms.before_s / 2 <= one.after_s < 0.0],
+        FADE: [one for one in played.decided if one.after_s >= terms.after_s / 2],
+    }
+
+
 def lines(seed: int, played: Played, terms: Terms) -> Iterator[str]:
     """Yield what one seed came to."""
-    part_s = 2 * terms.half_s / PARTS
-    for k in range(PARTS):
-        first = k * part_s - terms.half_s
-        part = [one for one in played.decided if first <= one.after_s < first + part_s]
+    for first in range(-terms.before_s, terms.after_s, PART_S):
+        part = [one for one in played.decided if first <= one.after_s < first + PART_S]
         options = "  ".join(f"{name} {mean(part, name):.2f}" for name in (FOLLOW, FADE, FLAT))
         rewards = "  ".join(
             f"{name} {statistics.fmean(found):+.2f} of {len(found)}"
             for name in (FOLLOW, FADE)
-            if (found := [one.reward for one in played.learnt if one.policy == name and first <= one.after_s < first + part_s])
+            if (found := [one.reward for one in played.learnt if one.policy == name and first <= one.after_s < first + PART_S])
         )
         weight = f"  weight {part[-1].weight:.3f}" if part else ""
         yield f"  {first / 60:+5.0f} min  {len(part):3} decisions  {options}{weight}  rewards: {rewards}"
+    for name, decided in settled(played, terms).items():
+        yield f"  {name} by signal, edges {BINS}: {', '.join(f'{p:.2f}' for p in by_signal(decided, name))}"
     for when, asked in (("at the turn", played.before), ("at the end", played.after)):
         told = "  ".join(f"{one.signal:+g}: {one.follow:.2f} {one.fade:.2f}" for one in asked)
-        yield f"  follow and fade by signal {when}: {told}"
+        yield f"  advice {when}, follow and fade: {told}"
     found = shift(played)
     yield f"seed {seed}: " + ("never prefers fade" if found is None else f"prefers fade after {found[0] / 60:.0f} min, {found[1]} rewards")
 
@@ -213,8 +234,9 @@ def lines(seed: int, played: Played, terms: Terms) -> Iterator[str]:
 def main() -> int:
     default = Terms()
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[21, 22, 23, 24])
-    parser.add_argument("--hours", type=float, default=default.half_s / 3_600, help="before the turn, and again after it")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[21, 22, 23])
+    parser.add_argument("--before", type=float, default=default.before_s / 3_600, help="hours before the turn")
+    parser.add_argument("--after", type=float, default=default.after_s / 3_600, help="hours after it")
     parser.add_argument("--edge", type=float, default=default.edge)
     parser.add_argument("--horizon", type=int, default=default.horizon_s, help="seconds that a decision holds")
     parser.add_argument("--interval", type=int, default=default.interval_s, help="seconds between decisions")
@@ -222,16 +244,8 @@ def main() -> int:
     parser.add_argument("--prior-effect", type=float, default=default.prior_effect, help="the router's setting of that name")
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    terms = Terms(
-        *(
-            round(3_600 * arguments.hours),
-            arguments.edge,
-            arguments.horizon,
-            arguments.interval,
-            arguments.taker_bps,
-            arguments.prior_effect,
-        )
-    )
+    spans_s = (round(3_600 * hours) for hours in (arguments.before, arguments.after))
+    terms = Terms(*spans_s, arguments.edge, arguments.horizon, arguments.interval, arguments.taker_bps, arguments.prior_effect)
     print(terms)
     for seed in arguments.seeds:
         for line in lines(seed, play(seed, terms), terms):

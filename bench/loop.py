@@ -21,7 +21,7 @@ from report import DATA, USDM, Row, median, quantile, show
 from alphapack import app
 from alphapack.domain.events import DecisionMade, Filled
 from alphapack.domain.inputs import AnyInput, Choose, CoreSettings, Frame, InstrumentSettings
-from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S, symbol_id
+from alphapack.domain.market import NANOS_PER_MS, symbol_id
 from alphapack.domain.trading import RouterSettings
 from alphapack.engine.engine import Engine
 from alphapack.models import bandit, book, matching

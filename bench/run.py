@@ -2,11 +2,11 @@
 
 Groups: wire (P1, P2), book (P4), curves (cost against symbols, depth and window), step (rate of the engine), memory (P14),
 serve (P12, P13), garch (Q4, P5), har (P6), volatility (Q1, the route), implied (P7), svi, chain (P8), deribit (recorded
-chains), fills (what is filled of the same orders), matching (what orders cost), calibration (Q3), router (P9, Q2), shapley (P10), loop (P3). They need
-the recorded captures (``ALPHAPACK_DATA``) and the package's ``bench`` extra. Two more are run by name alone, for they take
-minutes and need no captures: faults (Q5, R1 to R4), live (R11, P12). What other projects make of the same work is measured
-beside it where they are installed, as ``requirements/peers.txt`` locks them with all that the package itself needs; without
-them their rows say so.
+chains), fills (what is filled of the same orders), matching (what orders cost), calibration (Q3), router (P9, Q2), shapley
+(P10), loop (P3). They need the recorded captures (``ALPHAPACK_DATA``) and the package's ``bench`` extra. Two more are run by
+name alone, for they take minutes and need no captures: faults (Q5, R1 to R4), live (R11, P12). What other projects make of the
+same work is measured beside it where they are installed, as ``requirements/peers.txt`` locks them with all that the package
+itself needs; without them their rows say so.
 """
 
 import argparse

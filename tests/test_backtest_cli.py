@@ -11,8 +11,9 @@ import msgspec
 import pytest
 
 import alphapack as ap
-from alphapack import cli
+from alphapack import app, cli
 from alphapack.alphas import ALPHAS
+from alphapack.config import Settings
 from alphapack.domain.backtest import Backtest
 from alphapack.domain.inputs import Frame
 from alphapack.domain.money import UNITS
@@ -145,20 +146,24 @@ def test_alpha_attribution_a_backtest_prints_tables_that_add_up(
     arguments = ["backtest", str(simulated.capture), "--history", f"BTCUSDT={simulated.candles}", "--report", str(page)]
     assert cli.main(arguments) == cli.DONE
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    rows = {line[0]: line[1:] for line in lines if line}
 
-    def money(value: int) -> str:
-        return f"{value / UNITS:,.2f}"
+    def is_money(text: str, value: int) -> bool:
+        return abs(float(text.replace(",", "")) - value / UNITS) <= 0.005 and "e" not in text
 
     for one in own.policies:
-        assert [one.policy, f"{one.decisions:,}", f"{one.trades:,}", money(one.pnl)] in lines
+        assert rows[one.policy][:2] == [f"{one.decisions:,}", f"{one.trades:,}"] and is_money(rows[one.policy][2], one.pnl)
     for alpha in own.alpha_pnl:
-        assert ([alpha.id, f"{alpha.trades:,}", money(alpha.pnl)] in lines) is (alpha.trades > 0)
+        assert (alpha.id in rows) is (alpha.trades > 0)
+        assert alpha.id not in rows or (rows[alpha.id][0] == f"{alpha.trades:,}" and is_money(rows[alpha.id][1], alpha.pnl))
     for name, value in (("base", own.base), ("execution", own.execution), ("fees", own.fees)):
-        assert [name, money(value)] in lines
+        assert len(rows[name]) == 1 and is_money(rows[name][0], value)
+    assert rows["total"][:-1] == ["of", "closed", "trades", f"{len(own.trades):,}"] and is_money(rows["total"][-1], own.total)
+    told = {line[1]: line for line in lines if line[:1] == ["queue"]}
     for bound in own.bounds:
-        words = f"queue {bound.queue}: pnl {money(bound.pnl)} USDT, trades {len(own.trades):,}, fills {bound.fills:,}"
-        assert words.split() in lines
-    assert ["digest", own.digest] in lines and ["report", str(page)] in lines
+        line = told[f"{bound.queue}:"]
+        assert is_money(line[3], bound.pnl) and line[4:] == ["USDT,", "trades", f"{bound.trades:,},", "fills", f"{bound.fills:,}"]
+    assert rows["digest"] == [own.digest] and rows["report"] == [str(page)]
     assert any(line[:1] == ["note:"] and "minutes:" in line for line in lines)
 
 
@@ -279,7 +284,7 @@ def test_router_alpha_aware_a_plugin_takes_part_in_a_backtest(
     assert [one.id for one in found.alpha_pnl[-2:]] == ["first", "second"] and found.unexplained == 0
     assert {"first_way", "second_way"} <= {one.policy for one in found.policies}
     assert "first.py" in found.settings["plugins"] and "second.py" in found.settings["plugins"]
-    settings = {**SETTINGS, "plugins": {"files": [str(first), str(second)]}}
+    settings: dict[str, dict[str, object]] = {**SETTINGS, "plugins": {"files": [str(first), str(second)]}}
     assert timeless(found) == timeless(ap.backtest(simulated.capture, settings, history=[simulated.candles]))
     assert own.digest != found.digest and own.settings["plugins"] == "none"
 
@@ -311,6 +316,25 @@ def test_router_alpha_aware_a_journal_is_replayed_with_the_plugins_of_its_time_a
     assert "expected the plugins" in failed(capsys, "replay", "journal", "--plugin", "changed/mine.py")
     assert cli.main(["replay", "journal", "--json", "--plugin", "mine.py"]) == cli.DONE
     assert json.loads(capsys.readouterr().out)["digest"] == recorded
+
+
+def test_router_alpha_aware_what_is_served_knows_its_plugins(simulated: Market, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[Settings] = []
+
+    def serve(settings: Settings, source: app.Source) -> int:
+        served.append(settings)
+        return cli.DONE
+
+    monkeypatch.setattr(app, "serve", serve)
+    plugin = written(folder / "mine.py", "mine")
+    assert cli.main(["serve", "--capture", str(simulated.capture), "--plugin", str(plugin)]) == cli.DONE
+    assert cli.main(["serve", "--plugin", str(plugin)]) == cli.DONE
+    for settings in served:
+        (stated,) = settings.core.plugins
+        assert settings.plugins.files == (str(plugin),) and stated.startswith("mine.py ")
+        registry = app.registry_of(settings)
+        assert registry.plugins == (stated,) and registry.alphas[-1].id == "mine" and registry.policies[-1].name == "mine_way"
+    assert len(served) == 2
 
 
 @pytest.mark.parametrize("command", [["replay", "CAPTURE"], ["backtest", "CAPTURE"], ["serve", "--capture", "CAPTURE"]])

@@ -130,9 +130,9 @@ def test_alpha_attribution_expected_shortfall_and_drawdown_by_hand() -> None:
 def test_alpha_attribution_risk_refuses_what_cannot_be() -> None:
     for wrong in ([], [math.nan], [[1.0]], ["1"]):
         with pytest.raises(ValueError, match="expected"):
-            ap.expected_shortfall(wrong)  # type: ignore[arg-type]
+            ap.expected_shortfall(wrong)
         with pytest.raises(ValueError, match="expected"):
-            ap.max_drawdown(wrong)  # type: ignore[arg-type]
+            ap.max_drawdown(wrong)
     with pytest.raises(ValueError, match="expected"):
         ap.expected_shortfall([0.1], 1.0)
     with pytest.raises(ValueError, match=r"expected a first equity above 0, found 0\.0"):

@@ -338,7 +338,7 @@ def test_router_alpha_aware_a_look_without_volatility_teaches_nothing() -> None:
 
 
 def test_router_alpha_aware_what_an_alpha_did_not_say_counts_as_nothing_said() -> None:
-    desk = Desk(of("one"), of("silent", said=lambda value: None), of("unknown", "skew_z"))  # type: ignore[arg-type, return-value]
+    desk = Desk(of("one"), of("silent", said=lambda value: None), of("unknown", "skew_z"))
     assert desk.alphas.look(A).signals == [0.5, None, None]
     desk.until(400)
     desk.alphas.on_timer(WEIGH)
@@ -416,7 +416,7 @@ def test_router_alpha_aware_alphas_are_judged_by_what_followed() -> None:
     def foresees(value: float) -> float:
         return max(-1.0, min(1.0, value))
 
-    desk = Desk(of("seer", said=foresees), of("constant", said=lambda value: 0.5), of("silent", said=lambda value: None))  # type: ignore[arg-type, return-value]
+    desk = Desk(of("seer", said=foresees), of("constant", said=lambda value: 0.5), of("silent", said=lambda value: None))
     assert [one.n for one in desk.alphas.judged()] == [0, 0, 0] and desk.alphas.judged()[0].ic is None
     signals = []
     for step in range(1, 400):

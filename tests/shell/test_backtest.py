@@ -98,6 +98,7 @@ def check_bounds(one: Backtest) -> None:
 def test_alpha_attribution_every_sum_of_a_backtest_holds_over_a_simulated_market(found: Backtest) -> None:
     check_sums(found)
     check_bounds(found)
+    assert found.costs.mean_bps is not None and found.costs.self_impact < 0
     assert len(found.trades) > 5 and len({trade.policy for trade in found.trades}) > 1 and any(one.pnl for one in found.alpha_pnl)
 
 
@@ -106,6 +107,13 @@ def test_alpha_attribution_every_sum_of_a_backtest_holds_over_a_recorded_market(
     check_bounds(recorded)
     assert recorded.symbols == [BTC] and len(recorded.trades) > 1 and len(recorded.fills) > 4
     assert recorded.notes[0].startswith("Candles of another time were moved") and "minutes: no number here" in recorded.notes[-1]
+
+
+def test_alpha_attribution_what_the_house_took_and_what_is_still_open_are_in_the_sums(simulated: Market) -> None:
+    coarse = {"symbol": SYMBOL, "maker_fee_bps": 0.0, "taker_fee_bps": 0.2, "min_notional": 2_000.0}
+    dusty = ap.backtest(simulated.capture, {**SETTINGS, "core": {"instruments": [coarse]}}, history=simulated.candles)
+    check_sums(dusty)
+    assert dusty.house != 0 and dusty.open_pnl_change != 0, "what is too little to be ordered is the house's"
 
 
 def test_alpha_attribution_what_a_backtest_counts_is_what_the_engine_says(simulated: Market, found: Backtest) -> None:
@@ -128,8 +136,9 @@ def test_alpha_attribution_what_a_backtest_counts_is_what_the_engine_says(simula
     assert Counter(one.policy for one in made.values()) == found.decisions.by_policy
     told = [(one.exchange_ns, one.side, one.maker, one.cause, one.fee) for one in fills]
     assert [(one.ts_ns, one.side, one.maker, one.cause, one.fee) for one in found.fills] == told
-    for one, fill in zip(found.fills, fills, strict=True):
-        assert round(one.price * one.size * UNITS) == pytest.approx(fill.value, abs=1)
+    for traded_at, fill in zip(found.fills, fills, strict=True):
+        assert round(traded_at.price * traded_at.size * UNITS) == pytest.approx(fill.value, abs=1)
+    assert found.costs.self_impact == sum(one.impact for one in fills)
     assert found.costs.funding == sum(one.paid for one in records if isinstance(one, FundingPaid))
     for alpha in found.alpha_pnl:
         parts = [part.shapley for one in attributed for part in one.contributions if part.id == alpha.id]
