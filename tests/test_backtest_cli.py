@@ -220,7 +220,7 @@ def test_alpha_attribution_progress_is_shown_on_a_terminal_alone(
         (["nowhere.raw"], "expected a file, found nothing at nowhere.raw"),
         ([], "PATHS"),
         (["CAPTURE", "--history-shift"], "expected --history-shift with --history, found it alone"),
-        (["CAPTURE", "--report", "no/where.html"], "expected a folder to write to, found none at no"),
+        (["CAPTURE", "--report", "no/where.html"], "expected a file in a folder that exists for the report, found no/where.html"),
         (["CAPTURE", "--history", "nowhere.csv"], "expected a file of candles, found nothing at nowhere.csv"),
         (["CAPTURE", "--history", "ETHUSDT=CANDLES"], "ETHUSDT"),
         (["CAPTURE", "--venue", "nowhere"], "nowhere"),
@@ -389,3 +389,28 @@ def test_router_alpha_aware_a_new_alpha_that_cannot_be_is_refused(
 def test_router_alpha_aware_help_has_an_example(name: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*name, "--help"]) == cli.DONE
     assert f"Example: alphapack {' '.join(name)}" in capsys.readouterr().out
+
+
+def test_alpha_attribution_a_report_never_overwrites_what_was_read(
+    simulated: Market, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capture = folder / simulated.capture.name
+    capture.write_bytes(simulated.capture.read_bytes())
+    error = failed(capsys, "backtest", capture, "--report", capture)
+    assert "other than" in error and capture.read_bytes() == simulated.capture.read_bytes()
+
+
+def test_alpha_attribution_without_history_a_note_says_why_nothing_is_traded(simulated: Market) -> None:
+    notes = ap.backtest(simulated.capture, SETTINGS).notes
+    assert notes[0].startswith("Nothing was decided: a forecast of volatility needs candles of a week")
+
+
+def test_alpha_attribution_a_recording_of_which_nothing_can_be_used_fails_as_a_replay_does(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "sim_X.raw").write_bytes(b'1767225600000000000 {"a":1}\n')
+    assert cli.main(["replay", "sim_X.raw"]) == cli.main(["backtest", "sim_X.raw"]) == cli.FAILED
+
+
+def test_router_alpha_aware_a_new_alpha_needs_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "expected a folder to write to" in failed(capsys, "new", "alpha", "zz", "-o", "no/where.py")

@@ -15,7 +15,7 @@ from alphapack.shell.candle_files import CandleFileError
 from alphapack.shell.captures import CaptureError
 from alphapack.shell.journal import FileJournal
 from alphapack.shell.plugins import PluginError
-from test_backtest_cli import SETTINGS, Market, market
+from test_backtest_cli import PLUGIN, SETTINGS, Market, market
 
 
 @pytest.fixture(scope="module")
@@ -189,3 +189,13 @@ def test_alpha_attribution_a_backtest_refuses_files_that_are_none(simulated: Mar
     journal.close()
     with pytest.raises(CaptureError, match="expected captures to trade on, found a journal"):
         ap.backtest(tmp_path / "journal")
+
+
+def test_router_alpha_aware_a_plugin_that_was_edited_is_read_again(simulated: Market, tmp_path: Path) -> None:
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(PLUGIN.format("mine"))
+    settings = {**SETTINGS, "plugins": {"files": [str(plugin)]}}
+    before = ap.backtest(simulated.capture, settings)
+    plugin.write_text(PLUGIN.format("other"))
+    after = ap.backtest(simulated.capture, settings)
+    assert after.settings["plugins"] != before.settings["plugins"] and after.alpha_pnl[-1].id == "other"

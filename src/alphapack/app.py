@@ -92,14 +92,17 @@ def build(registry: Registry = BUILT_IN) -> Engine:
 
 
 @functools.lru_cache(maxsize=8)
-def _loaded(files: tuple[str, ...], packages: bool) -> Registry:
+def _loaded(files: tuple[str, ...], packages: bool, contents: tuple[bytes, ...]) -> Registry:
+    """Load plugins, once for what their files hold."""
     found = plugins.load([Path(name) for name in files], packages=packages)
     return Registry(found.alphas, found.policies, found.fingerprint)
 
 
 def registry_of(settings: Settings) -> Registry:
     """Return the alphas and policies that settings name; their files are executed once. Raises ``PluginError``."""
-    return _loaded(settings.plugins.files, settings.plugins.packages)
+    files = settings.plugins.files
+    contents = tuple(hashlib.blake2b(path.read_bytes()).digest() if (path := Path(name)).is_file() else b"" for name in files)
+    return _loaded(files, settings.plugins.packages, contents)
 
 
 def prepared(settings: Settings) -> Settings:
@@ -269,7 +272,7 @@ def _notes(tally: Tally, history: Sequence[str], shifted: bool) -> list[str]:
     notes = []
     if shifted:
         notes.append("Candles of another time were moved to where the recording begins: volatilities are of that time.")
-    if not tally.decided:
+    if not tally.informed:
         notes.append("Nothing was decided: a forecast of volatility needs candles of a week before the recording, given with --history.")
     elif not tally.trades:
         notes.append("No trade closed.")

@@ -30,6 +30,8 @@ _T = TypeVar("_T")
 DONE, FAILED, USAGE = 0, 1, 2
 INTERRUPTED = 130
 MOCK_PORT = 5001
+BELIEFS = ("scale", "floor", "prior_edge", "prior_effect")
+"""Settings of the router that can be judged by its log."""
 SECONDS_MAX = 3_652 * 86_400
 _FILE_COLUMNS = 200  # Where no terminal sets a width, a row is a line.
 
@@ -202,6 +204,7 @@ def record(
     seconds: Annotated[float | None, Parameter(help="How long; until interrupted if left out.")] = None,
     speed: Annotated[str | None, Parameter(help='"max": make the simulated market as fast as the machine allows.')] = None,
     start: Annotated[str | None, Parameter(help="With --speed max: when it begins, such as 2026-01-01T00:00:00Z.")] = None,
+    plugin: Plugin = (),
     market: Market = Market(),
     common: Common = Common(),
 ) -> int:
@@ -217,7 +220,7 @@ def record(
         raise UsageError(f"expected --seconds above 0 and up to {SECONDS_MAX} (ten years), found {seconds:g}")
     from alphapack.domain.market import SIMULATOR
 
-    settings = common.read(**market.overrides()).settings
+    settings = common.read(plugins__files=plugin or None, **market.overrides()).settings
     from alphapack import app as application
     from alphapack.shell import logs
 
@@ -356,8 +359,11 @@ def backtest(
         raise UsageError("expected --history-shift with --history, found it alone")
     effective = common.read(capture__venue=venue, core__symbols=_full_names(symbols, paths, venue) or None, plugins__files=plugin or None)
     _check_files(paths)
-    if report is not None and not report.parent.is_dir():
-        raise UsageError(f"expected a folder to write to, found none at {report.parent}")
+    if report is not None:
+        if report.exists() and any(report.samefile(path) for path in paths):
+            raise UsageError(f"expected a report other than the recordings, found {report} among them")
+        if report.is_dir() or not report.parent.is_dir():
+            raise UsageError(f"expected a file in a folder that exists for the report, found {report}")
     from alphapack import app as application
     from alphapack.shell import logs
 
@@ -378,12 +384,12 @@ def backtest(
 
         report.write_text(html(found), encoding="utf-8")
     if json:
-        print(msgspec.json.encode(found).decode())
+        print(msgspec.json.encode({"change": found.change, "unexplained": found.unexplained, **msgspec.structs.asdict(found)}).decode())
     else:
         _print_backtest(found)
         if report is not None:
             print(f"report {report}")
-    return DONE
+    return DONE if found.symbols else _fail(FAILED, "no frame could be used; is the venue right?")
 
 
 @app.command
@@ -400,21 +406,21 @@ def evaluate(
 ) -> int:
     """Compare settings of the router by the decisions in a ledger: what each would have earned, with its interval.
 
-    Without candidates: the settings as they are, half and twice their scale.
+    Without candidates: the settings as they are, and half and a quarter of their scale.
 
     Example: `alphapack evaluate ./state/sim-1a2b3c4d --candidate bold:scale=1 --candidate timid:scale=0.1,floor=0.02`
     """
     settings = common.read().settings
     tried = _candidates(candidate) or {
         "as set": {},
-        "half the scale": {"scale": 0.5 * settings.router.scale},
-        "twice the scale": {"scale": min(1.0, 2.0 * settings.router.scale)},
+        "half the scale": {"scale": max(1e-3, 0.5 * settings.router.scale)},
+        "a quarter of it": {"scale": max(1e-3, 0.25 * settings.router.scale)},
     }
     from alphapack import app as application
 
     rows, log = application.evaluate(settings, ledger, tried)
     if json:
-        print(msgspec.json.encode(rows).decode())
+        print(msgspec.json.encode({"decisions": len(log.decisions), "left_out": log.left_out, "rows": rows}).decode())
         return DONE
     _print_evaluation(rows)
     print(f"{len(log.decisions):,} decisions; rewards in volatilities to the horizon; intervals of 95%")
@@ -513,6 +519,8 @@ def new_alpha(
     from alphapack.shell.plugins import new_alpha as text_of
 
     text, path = text_of(name), output or Path(f"{name}.py")
+    if not path.parent.is_dir():
+        raise UsageError(f"expected a folder to write to, found none at {path.parent}")
     try:
         with path.open("x", encoding="utf-8") as stream:
             stream.write(text)
@@ -820,8 +828,8 @@ def _candidates(texts: Sequence[str]) -> dict[str, dict[str, float]]:
             pairs = {key.strip(): float(value) for key, value in (pair.split("=") for pair in rest.split(","))}
         except ValueError:
             pairs = {}
-        if not name or not colon or not pairs or name in found:
-            raise UsageError(f"expected NAME:KEY=VALUE,... with a name of its own and numbers, found {text!r}")
+        if not name or not colon or not pairs or name in found or not set(pairs) <= set(BELIEFS):
+            raise UsageError(f"expected NAME:KEY=VALUE,... with a new name, keys of {', '.join(BELIEFS)} and numbers, found {text!r}")
         found[name] = pairs
     return found
 

@@ -165,6 +165,7 @@ _NOTES = {
         "order_latency_ms": Meta(ge=0, le=60_000, description="time of an order to the exchange"),
         "ack_latency_ms": Meta(ge=0, le=60_000, description="time of its answer back"),
         "queue": Meta(description="cancels at a resting order's price are behind it: risk_averse; before it: optimistic; or power, log"),
+        "min_notional": Meta(ge=0, le=1e6, description="least value of an order where the venue tells none"),
         "maker_fee_bps": Meta(ge=-1_000, le=1_000, description="fee of fills that rested where the venue tells none; below 0: a rebate"),
         "taker_fee_bps": Meta(ge=-1_000, le=1_000, description="fee of fills that took where the venue tells none"),
         "self_impact": Meta(description="charge later fills for what own fills did to the price"),

@@ -258,8 +258,9 @@ def test_router_alpha_aware_a_policy_that_fails_is_asked_no_more() -> None:
 
 def test_router_alpha_aware_what_takes_too_long_is_disabled_by_an_input(engine: Engine) -> None:
     name = engine.alphas.registry.alphas[0].id
-    (said,) = engine.step(Disable(engine.seq + 1, engine.now_ns, name, "alpha", "slow"))
+    said, weights = engine.step(Disable(engine.seq + 1, engine.now_ns, name, "alpha", "slow"))
     assert said == AlphaDisabled(name, "alpha", "slow") and engine.alphas.in_force[0] == 0.0
+    assert isinstance(weights, WeightsLearnt) and list(weights.weights.values()) == engine.alphas.in_force, "every change is told"
     assert engine.step(Disable(engine.seq + 1, engine.now_ns, name, "alpha", "slow again")) == []
     assert asked(engine, BTC_SIM).signals[name] is None
 

@@ -447,7 +447,9 @@ def test_execution_planner_a_forecast_that_nothing_can_be_sized_by_is_none(har: 
 
     engine = app.build()
     volatility: Any = FakeVolatility()
-    known = Known(engine, engine.microstructure, engine.candles, volatility, engine.impacts, frozenset(), lambda: "USDT")
+    known = Known(
+        engine, engine.microstructure, engine.candles, volatility, engine.impacts, frozenset(), lambda: "USDT", lambda symbol, side: True
+    )
     assert (known.forecast(BTC, 5) is not None) is is_known
 
 

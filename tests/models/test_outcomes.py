@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from alphapack.domain.market import Step
 from alphapack.domain.money import UNITS, worth_at_half_ticks
-from alphapack.domain.trading import Decision, Quote
+from alphapack.domain.trading import Decision, Quote, Target
 from alphapack.models.deals import CostModel, Deal, Traded
 from alphapack.models.outcomes import execution_line, lines, lots_at, model_at, model_value, reward
 from alphapack.models.sizing import Allowance, Sizing, size
@@ -189,7 +189,7 @@ def test_alpha_attribution_lines_sum_to_the_profit_of_any_trade(
     assert sleeve.cash == exact + execution_line(one) + sleeve.fees
     told = lines(one)
     assert told.pnl == sleeve.cash == told.model + told.execution + told.fees and told.fees == sleeve.fees
-    assert abs(told.model - exact) <= Fraction(1, 2) and told.model == model_at(one, one.decision.exposure)
+    assert abs(told.model - exact) <= Fraction(1, 2) and told.model == model_at(one, one.proposal)
 
 
 def test_alpha_attribution_execution_is_what_the_fills_were_worse_than_the_model() -> None:
@@ -215,8 +215,9 @@ def test_alpha_attribution_a_perfect_trade_leaves_nothing_to_execution() -> None
 
 def test_alpha_attribution_the_model_of_what_is_owned_is_never_short() -> None:
     short = deal(-0.5, Quote(0.5, 1.0), long_only=True, horizon_mid=MID)
-    assert short.model_lots == 0 == model_at(short, -0.5) and short.lots_at(0.5) == 123
-    assert deal(-0.5, Quote(0.5, 1.0)).model_lots == -123
+    assert model_at(short, Target(-0.5)) == 0 and short.lots_of(Target(0.5)) == 123
+    assert short.model_lots == short.lots_of(Quote(0.5, 0.0)) == 123, "of a quote the bid alone"
+    assert deal(-0.5, Quote(0.5, 1.0)).model_lots == 123 - 200
 
 
 def test_alpha_attribution_a_deal_is_what_it_was_when_read_back() -> None:

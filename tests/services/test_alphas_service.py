@@ -68,7 +68,7 @@ class Desk:
         self.restart()
 
     def restart(self, state: list[memoryview] | None = None) -> None:
-        self.alphas = Alphas(self, self.registry, lambda: self.symbols, self.context, lambda symbol: self.sigma)
+        self.alphas = Alphas(self, self.registry, lambda: self.symbols, self.context, lambda symbol, context: self.sigma)
         if state is None:
             self.alphas.start()
         else:
@@ -445,3 +445,9 @@ def test_router_alpha_aware_the_half_life_of_a_signal_is_that_of_its_autoregress
         desk.until(20 * step)
     half_life_s = desk.alphas.judged()[0].half_life_s
     assert half_life_s is not None and 0.6 < half_life_s / (20 * math.log(0.5) / math.log(0.9)) < 1.5
+
+
+def test_router_alpha_aware_a_horizon_shorter_than_half_the_grid_teaches_too() -> None:
+    desk = Desk(horizon_s=5)
+    desk.until(1_000)
+    assert desk.alphas.observations > 0

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from alphapack.domain.events import Attributed, Record
 from alphapack.domain.inputs import CoreSettings
-from alphapack.domain.trading import Proposal, Quote, Target
+from alphapack.domain.trading import Decision, Proposal, Quote, Target
 from alphapack.models.alpha import Alpha, AlphaContext
-from alphapack.models.policy import Policy
+from alphapack.models.policy import Policy, exposure_of
 from alphapack.models.registry import Registry
 from alphapack.services.attribution import EXACT_MAX, KEPT, PERMUTATIONS, Attribution, Outcome
 from alphapack.services.router import Frozen
@@ -99,8 +99,9 @@ class Game:
         """Close a trade, and return what was said of it."""
         said = self.value(max(-1.0, min(1.0, self.whole))) if model is None else model
         frozen = Frozen("mine", SYMBOL, TS_NS, {"obi": 0.3, "mid": 100.0}, {"obi": 0.75}, self.signals, self.weights)
-        outcome = Outcome(decision, said + execution + fees, said, execution, fees, self.value)
-        self.attribution.on_closed(frozen, outcome)
+        outcome = Outcome(decision, said + execution + fees, said, execution, fees, lambda proposal: self.value(exposure_of(proposal)))
+        told = Decision(decision, frozen.ts_ns, frozen.symbol, frozen.policy, 0.0, 0.5, 300, 0.5, {})
+        self.attribution.on_closed(told, frozen, outcome)
         made = self.ctx.records[-1]
         assert isinstance(made, Attributed)
         check(made)
@@ -276,3 +277,19 @@ def test_alpha_attribution_the_newest_are_kept_within_bounds() -> None:
     assert [other.of(decision) for decision in range(KEPT + 5)] == [game.attribution.of(decision) for decision in range(KEPT + 5)]
     assert [bytes(piece) for piece in other.save()] == [bytes(piece) for piece in game.attribution.save()]
     assert msgspec.json.decode(msgspec.json.encode(made[0]), type=Attributed) == made[0]
+
+
+def test_alpha_attribution_a_policy_is_always_given_a_float() -> None:
+    seen: list[type] = []
+
+    def watched(ctx: object, blend: float) -> Target:
+        seen.append(type(blend))
+        return Target(0.0)
+
+    Game([0.1, 0.2], propose=watched).close(model=0)
+    assert set(seen) == {float}
+
+
+def test_alpha_attribution_a_trade_of_the_greatest_capital_is_shared_out() -> None:
+    game = Game([0.3, 0.3, 0.1], value=lambda exposure: round(2 * 10**16 * exposure))
+    game.close()

@@ -164,7 +164,7 @@ class Floor:
         assert deal.sleeve.cash == exact + outcomes.execution_line(deal) + deal.sleeve.fees
         told = outcomes.lines(deal)
         assert told.pnl == deal.sleeve.cash == told.model + told.execution + told.fees and abs(told.model - exact) <= Fraction(1, 2)
-        assert told.model == outcomes.model_at(deal, deal.decision.exposure)
+        assert told.model == outcomes.model_at(deal, deal.proposal)
         assert deal.entered.lots + deal.left.lots == 0
         assert sum(one.decision == deal.decision.id for one in self.matured) == 1
         self.closed.append(deal)

@@ -35,7 +35,7 @@ def test_execution_planner_a_quote_rests_on_both_sides_and_is_sized_by_the_large
     assert (planned.style, planned.leg, planned.side, planned.lots) == ("QUOTE", "entry", "sell", SIXTH)
     deal = floor.execution.deal(decision)
     assert deal is not None and deal.legs == [] and deal.allocated == 5 * 2001 * SIXTH
-    assert (deal.size_lots, deal.model_lots) == (-SIXTH, -half), "the model takes it by the share of its bid less that of its ask"
+    assert (deal.size_lots, deal.model_lots) == (-SIXTH, half - SIXTH), "the model takes it by the lots of its bid less those of its ask"
     floor.until(30)
     assert len(floor.sent()) == 2 and floor.account.position_lots == 0, "it stands where it stood"
 
@@ -275,7 +275,7 @@ def test_execution_planner_finer_steps_in_the_middle_of_a_quote_change_no_money(
         floor.until(340)
         (deal,) = floor.closed
         by = 10 if refined else 1
-        assert (deal.size_lots, deal.model_lots, deal.entered.lots) == (SIXTH * by, (SIXTH // 2) * by, 1_000 * by)
+        assert (deal.size_lots, deal.model_lots, deal.entered.lots) == (SIXTH * by, (SIXTH - SIXTH // 2) * by, 1_000 * by)
         made.append((floor.said(TradeClosed), outcome(floor)))
     assert made[0] == made[1]
 
@@ -314,4 +314,5 @@ def test_execution_planner_quotes_of_many_sleeves_in_a_wild_market_stay_within_w
     assert any(deal.decision.quote is not None for deal in floor.closed)
     sized = [one.decision for one in floor.said(Sized) if one.sizing["lots"]]
     assert sorted(one.decision for one in floor.matured) == sized, "each is told of once"
-    assert sorted([*floor.unsized, *sized]) == list(range(1, floor.decisions + 1))
+    assert sorted({*floor.unsized, *sized}) == list(range(1, floor.decisions + 1))
+    assert {*floor.unsized}.isdisjoint(deal.decision.id for deal in floor.closed), "of those nothing came"

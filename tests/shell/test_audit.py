@@ -25,7 +25,7 @@ from alphapack.models.volatility import MINUTES_MIN
 from alphapack.shell import audit
 from alphapack.shell.audit import Audit, AuditError
 from alphapack.shell.clock import SetClock
-from alphapack.shell.ledger import SqliteLedger
+from alphapack.shell.ledger import LedgerError, SqliteLedger
 from alphapack.shell.recovery import ledger_rows
 from alphapack.shell.runner import Runner
 from alphapack.shell.simulated import SimulatedMarket
@@ -220,7 +220,9 @@ def test_router_alpha_aware_evaluate_compares_settings_by_a_ledger(kept: Kept, c
     assert captured.err == "" and f"{len(decisions(kept))} decisions; rewards in volatilities" in captured.out
     assert "left out" not in captured.out
     assert cli.main(["evaluate", str(kept.folder / audit.LEDGER_NAME), "--json", *bold]) == cli.DONE
-    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    said = json.loads(capsys.readouterr().out)
+    rows = {row["name"]: row for row in said["rows"]}
+    assert (said["decisions"], said["left_out"]) == (len(decisions(kept)), 0)
     names = ["as logged", "uniform", *(f"always {policy.name}" for policy in app.BUILT_IN.policies), "bold", "as it was"]
     assert list(rows) == names and [name for name in names if name not in captured.out] == []
     logged, again = rows["as logged"], rows["as it was"]
@@ -237,10 +239,10 @@ def test_router_alpha_aware_evaluate_without_candidates_takes_the_settings_as_th
     kept: Kept, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["evaluate", str(kept.folder), "--json"]) == cli.DONE
-    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
-    assert list(rows)[-3:] == ["as set", "half the scale", "twice the scale"]
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert list(rows)[-3:] == ["as set", "half the scale", "a quarter of it"]
     assert {**rows["as set"], "name": ""} == {**rows["as logged"], "name": ""}
-    assert rows["half the scale"]["ess"] < rows["as set"]["ess"] > rows["twice the scale"]["ess"]
+    assert rows["a quarter of it"]["ess"] < rows["half the scale"]["ess"] < rows["as set"]["ess"]
 
 
 def test_router_alpha_aware_evaluate_tells_what_was_left_out(kept: Kept, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -268,8 +270,8 @@ def test_router_alpha_aware_a_candidate_that_says_nothing_is_refused(kept: Kept,
     [
         (["a:scale=2"], "candidate a: expected scale from 0.001 to 1, found 2.0"),
         (["a:floor=nan"], "candidate a: expected floor from 0 to 0.05, found nan"),
-        (["a:scael=0.5"], "candidate a"),
-        (["a:scale=1", "a:scale=0.5"], "with a name of its own"),
+        (["a:scael=0.5"], "keys of scale, floor, prior_edge, prior_effect"),
+        (["a:scale=1", "a:scale=0.5"], "with a new name"),
         (["uniform:scale=1"], "expected settings with names of their own, found uniform"),
     ],
 )
@@ -291,3 +293,40 @@ def test_router_alpha_aware_evaluate_of_what_is_no_ledger_ends_with_a_line(
         file.write(b"no database at all")
     assert cli.main(["evaluate", str(damaged)]) == cli.FAILED
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_router_alpha_aware_of_several_ledgers_one_must_be_named(kept: Kept, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        written(tmp_path / "state" / name, kept.rows)
+    with pytest.raises(audit.AuditError, match="one"):
+        audit.read(tmp_path / "state")
+
+
+def test_router_alpha_aware_a_copied_ledger_is_read(kept: Kept, tmp_path: Path) -> None:
+    copy = tmp_path / "copy" / "ledger.sqlite"
+    copy.parent.mkdir()
+    copy.write_bytes((kept.folder / "ledger.sqlite").read_bytes())
+    assert len(audit.read(copy).decisions) == len(decisions(kept))
+
+
+def test_router_alpha_aware_reading_a_log_writes_nothing(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.sqlite"
+    empty.touch()
+    with pytest.raises(LedgerError):
+        audit.read(empty)
+    assert empty.stat().st_size == 0
+
+
+def test_router_alpha_aware_what_came_before_other_alphas_is_left_out_also_where_these_came_back(kept: Kept, tmp_path: Path) -> None:
+    flat = [one for one in decisions(kept) if one.policy == FLAT]
+    middle = flat[len(flat) // 2]
+    other = {middle.decision: msgspec.structs.replace(middle, signals={})}
+    found = audit.read(written(tmp_path / "back", [with_decision(row, other) for row in kept.rows]))
+    assert found.left_out == middle.decision
+
+
+@pytest.mark.parametrize("text", ["a:interval_s=60", "a:horizon_s=900", "a:without=1"])
+def test_router_alpha_aware_a_candidate_of_settings_that_no_log_can_judge_is_refused(
+    kept: Kept, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed(capsys, "evaluate", kept.folder, f"--candidate={text}")

@@ -110,8 +110,8 @@ def test_alpha_attribution_every_sum_of_a_backtest_holds_over_a_recorded_market(
 
 
 def test_alpha_attribution_what_the_house_took_and_what_is_still_open_are_in_the_sums(simulated: Market) -> None:
-    coarse = {"symbol": SYMBOL, "maker_fee_bps": 0.0, "taker_fee_bps": 0.2, "min_notional": 2_000.0}
-    dusty = ap.backtest(simulated.capture, {**SETTINGS, "core": {"instruments": [coarse]}}, history=simulated.candles)
+    coarse = {"symbol": SYMBOL, "maker_fee_bps": 0.0, "taker_fee_bps": 0.2, "min_notional": 500.0}
+    dusty = ap.backtest(simulated.capture, {**SETTINGS, "core": {"seed": 2, "instruments": [coarse]}}, history=simulated.candles)
     check_sums(dusty)
     assert dusty.house != 0 and dusty.open_pnl_change != 0, "what is too little to be ordered is the house's"
 
@@ -223,3 +223,8 @@ def test_alpha_attribution_flat_decisions_are_counted_and_earn_nothing(found: Ba
     (flat,) = [one for one in found.policies if one.policy == FLAT]
     assert flat.decisions == found.decisions.by_policy[FLAT] > 0 and (flat.trades, flat.pnl) == (0, 0)
     assert [one.policy for one in found.policies if one is not flat] == [policy.name for policy in app.BUILT_IN.policies]
+
+
+def test_alpha_attribution_the_error_of_calibration_stands_beside_what_chance_makes_of_it(simulated: Market) -> None:
+    found = ap.backtest(simulated.capture, SETTINGS, history=simulated.candles)
+    assert found.calibration.n > 0 and found.calibration.ece_floor is not None

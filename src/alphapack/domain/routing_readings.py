@@ -87,6 +87,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     proposals: dict[str, float]
     win_probability: float = msgspec.field(name="winProb")
     posterior: dict[str, Posterior]
+    disabled: dict[str, str]
+    """Policies that are asked no more, and why."""
 
 
 class DecisionRow(msgspec.Struct, frozen=True):

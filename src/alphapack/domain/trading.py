@@ -65,6 +65,7 @@ class ExecutionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     order_latency_ms: float = 5.0
     ack_latency_ms: float = 5.0
     queue: Queue = "risk_averse"
+    min_notional: float = 5.0
     maker_fee_bps: float = 2.0
     taker_fee_bps: float = 5.0
     self_impact: bool = True
@@ -84,6 +85,7 @@ class ExecutionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
             ("feed_latency_ms", 0.0, LATENCY_MS_MAX),
             ("order_latency_ms", 0.0, LATENCY_MS_MAX),
             ("ack_latency_ms", 0.0, LATENCY_MS_MAX),
+            ("min_notional", 0.0, 1e6),
             ("maker_fee_bps", -1_000.0, 1_000.0),
             ("taker_fee_bps", -1_000.0, 1_000.0),
         ):

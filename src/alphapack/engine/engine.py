@@ -179,13 +179,14 @@ class Engine:
             self.impacts,
             frozenset(codec.venue for codec in codecs if codec.spot),
             lambda: self.execution.currency,
+            lambda symbol, side: self.execution.has_room(symbol, side),
         )
         self.exchange = Exchange(self, known.market, known.terms, known.impact_of_lots)
         self.execution = Execution(self, self.exchange, known)
         self.exchange.listener = self.execution
         self.outside = Outside(self, known.adv)
         self.outside.learnt = self.impacts.on_fill
-        self.alphas = Alphas(self, registry, known.tradable, self.decision_context, known.sigma)
+        self.alphas = Alphas(self, registry, known.tradable, self.decision_context, known.sigma_of)
         self.router = Router(self, registry, known, self.alphas.look)
         self.router.decided = self._on_decision
         self.attribution = Attribution(self, registry)
@@ -324,6 +325,7 @@ class Engine:
             self._timers.add((entry.ts_ns // TICK_NS + 1) * TICK_NS, "microstructure", period_ns=TICK_NS)
         self.microstructure.on_configure(entry.settings)
         self.execution.on_configure()
+        self.alphas.on_configure()
         self.router.on_configure()
         if first:
             self.impacts.start()
@@ -335,7 +337,8 @@ class Engine:
         if settings.plugins != self._registry.plugins:
             raise OtherPlugins(
                 f"expected the plugins {list(settings.plugins)}, as the inputs were recorded with, found {list(self._registry.plugins)}: "
-                "give them with --plugin"
+                "give them with --plugin. A plugin may be changed after a clean stop alone: else go back to that file, or erase the state "
+                "with: alphapack reset"
             )
         registry = self._registry.without(settings.router.without)
         if registry != self.alphas.registry:
@@ -385,11 +388,9 @@ class Engine:
         self.router.on_matured(matured.decision, matured.reward_bps, matured.filled)
 
     def _on_closed(self, deal: Deal) -> None:
-        frozen = self.router.frozen(deal.decision.id)
-        if frozen is None:  # The alphas and policies of its time are no longer there.
-            return
-        measured = lines(deal)
+        frozen, measured = self.router.frozen(deal.decision.id), lines(deal)
         self.attribution.on_closed(
+            deal.decision,
             frozen,
             Outcome(
                 deal.decision.id,
@@ -397,7 +398,7 @@ class Engine:
                 measured.model,
                 measured.execution,
                 measured.fees,
-                lambda exposure: model_at(deal, exposure),
+                lambda proposal: model_at(deal, proposal),
             ),
         )
 
@@ -497,7 +498,7 @@ class Engine:
         return {
             **self.microstructure.context(symbol),
             **self.known.costs(symbol),
-            **self.volatility.context(symbol),
+            **self.volatility.context(symbol, -(-self.settings.router.horizon_s // 60)),
             **self.options.context(base_of(symbol)),
         }
 

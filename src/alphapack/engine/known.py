@@ -1,7 +1,6 @@
 """What trading asks about a symbol, answered from the services that know."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from alphapack.domain.context import Context
 from alphapack.domain.market import BookState, quote_of, venue_of
@@ -11,12 +10,11 @@ from alphapack.models import volumes
 from alphapack.models.book import FeatureBook
 from alphapack.models.cascade import NotEnough
 from alphapack.models.impact import Impact
-from alphapack.models.sizing import SIGMA_MAX, SIGMA_MIN
+from alphapack.models.sizing import SIGMA_MAX, SIGMA_MIN, sigma_used
 from alphapack.services.candles import CandleStore
 from alphapack.services.execution import Forecast
 from alphapack.services.impact import Impacts
 from alphapack.services.microstructure import Microstructure
-from alphapack.services.router import Costs
 from alphapack.services.volatility import Volatility
 
 
@@ -32,11 +30,12 @@ class Known:
         impacts: Impacts,
         spot_venues: frozenset[str],
         currency: Callable[[], str],
+        has_room: Callable[[str, int], bool],
     ) -> None:
-        """``currency`` returns that of the portfolio."""
+        """``currency`` returns that of the portfolio, ``has_room`` whether its limits leave room on a side of a symbol."""
         self._ctx = ctx
         self._microstructure, self._candles, self._volatility, self._impacts = microstructure, candles, volatility, impacts
-        self._spot_venues, self._currency = spot_venues, currency
+        self._spot_venues, self._currency, self._has_room = spot_venues, currency, has_room
 
     def market(self, symbol: str) -> tuple[FeatureBook, BookState] | None:
         """Return a symbol's book and what is proven of it; None where there is none."""
@@ -48,7 +47,7 @@ class Known:
         if found is None or found[0].tick is None or found[0].lot is None:
             return None
         settings, stated, quote = self._ctx.settings.execution, self._microstructure.instrument(symbol), quote_of(symbol)
-        refusal, least = "", stated.min_notional or 0.0
+        refusal, least = "", settings.min_notional if stated.min_notional is None else stated.min_notional
         if found[0].contract is not None:
             refusal = "an inverse contract, whose profit is in the coin, is not traded"
         elif quote != self._currency():
@@ -98,12 +97,24 @@ class Known:
 
     def sigma(self, symbol: str) -> float | None:
         """Return the volatility to the horizon of decisions, by the rule; None where too little is known."""
-        horizon_s = self._ctx.settings.router.horizon_s
-        minutes = -(-horizon_s // 60)
-        found = self._volatility.sigma(symbol, minutes)
-        if found is None or not SIGMA_MIN <= found <= SIGMA_MAX:
+        found = self._volatility.sigma(symbol, self._minutes)
+        return found if found is not None and SIGMA_MIN <= found <= SIGMA_MAX else None
+
+    def sigma_of(self, symbol: str, context: Mapping[str, float]) -> float | None:
+        """Return the same of a context's own ``sigmaHAR`` and ``sigmaGARCH``."""
+        har, garch = context.get("sigmaHAR"), context.get("sigmaGARCH")
+        if har is None or garch is None or not (min(har, garch) >= SIGMA_MIN and max(har, garch) <= SIGMA_MAX):
             return None
-        return found * math.sqrt(horizon_s / (60 * minutes))
+        rule, weight = self._ctx.settings.volatility_rule, self._volatility.har_weight(symbol, self._minutes)
+        return sigma_used(rule, har, garch, weight)
+
+    @property
+    def _minutes(self) -> int:
+        return -(-self._ctx.settings.router.horizon_s // 60)
+
+    def has_room(self, symbol: str, side: int) -> bool:
+        """Tell whether the limits of the portfolio leave room for a least order, +1 to buy and -1 to sell."""
+        return self._has_room(symbol, side)
 
     def costs(self, symbol: str) -> dict[str, float]:
         """Return what trading a symbol costs and in which steps, as features: tick_bps, maker_fee_bps, taker_fee_bps."""
@@ -115,13 +126,6 @@ class Known:
             "maker_fee_bps": terms.maker_fee_bps,
             "taker_fee_bps": terms.taker_fee_bps,
         }
-
-    def round_trip(self, symbol: str) -> Costs | None:
-        """Return what a round trip costs before impact; None where the spread is not known."""
-        terms, spread_bps = self.terms(symbol), self._microstructure.context(symbol).get("spread_bps")
-        if terms is None or spread_bps is None:
-            return None
-        return Costs(taken=spread_bps + 2.0 * terms.taker_fee_bps, quoted=0.5 * spread_bps + terms.maker_fee_bps + terms.taker_fee_bps)
 
     def impact(self, symbol: str) -> Impact | None:
         """Return what a symbol's orders cost by their size; None where nothing is known."""

@@ -19,7 +19,7 @@ def missing(engine: Engine, symbol: str) -> str | None:
         return f"expected a LIVE book, found it {found[1].name if found is not None else 'not there'}"
     if engine.known.sigma(symbol) is None:
         return "expected a forecast of volatility, found none yet: it follows from the candles of a week"
-    if engine.known.round_trip(symbol) is None:
+    if "spread_bps" not in engine.known.features(symbol):
         return "expected a book of two sides, found no spread yet"
     return None
 
@@ -45,7 +45,7 @@ def choice(kept: Kept, seq: int, durable_seq: int) -> readings.Choice:
     )
 
 
-def snapshot(kept: Kept) -> readings.Snapshot:
+def snapshot(kept: Kept, disabled: dict[str, str]) -> readings.Snapshot:
     """Return a decision with the beliefs that it was made by."""
     made = kept.made
     posterior = {}
@@ -69,6 +69,7 @@ def snapshot(kept: Kept) -> readings.Snapshot:
         proposals=made.proposals,
         win_probability=made.win_probability,
         posterior=posterior,
+        disabled=disabled,
     )
 
 

@@ -179,7 +179,9 @@ def evaluate(one: Alpha, ctx: AlphaContext) -> float | None:
     """
     try:
         signal = one.transform(ctx)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit too: no alpha ends the process.
         raise AlphaFailed(reason_of(error)) from error
     if signal is None:
         return None

@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from alphapack.arrays import Float64Array1D, Float64Array2D
 from alphapack.kernels import bandit as k
@@ -178,6 +179,11 @@ class Bank:
             raise _beyond(x)
         self._counts[arm] += 1
 
+    def draw_by(self, scale: float) -> None:
+        """Draw by another part of the spread from now on; what was learned stays. ValueError where it is out of range."""
+        self.settings = settings = msgspec.structs.replace(self.settings, scale=scale)
+        self._terms[k.SCALE] = settings.scale
+
     def n(self, arm: int) -> int:
         """Return how many rewards of an arm were learned."""
         _check_range("arm", arm, 0, self.n_arms - 1)
@@ -303,6 +309,7 @@ class Bandit:
     """Chooses between policies for a context, learns from their rewards, and depends on nothing but its seed and what it is told."""
 
     def __init__(self, n_policies: int, n_features: int, seed: int = 0, settings: BanditSettings | None = None) -> None:
+        _check_range("n_policies", n_policies, 1, ARMS_MAX)
         _check_range("seed", seed, 0, 2**63 - 1)
         self.seed, self.drawn = seed, 0
         self.bank = Bank(n_policies, n_features, settings)
@@ -310,16 +317,17 @@ class Bandit:
             raise ValueError(f"expected a floor of at most 1/{n_policies}, one over the policies, found {self.bank.settings.floor}")
         self._enabled: BoolArray1D = np.ones(n_policies, np.bool_)
 
-    def choose(self, x: Float64Array1D) -> tuple[int, Float64Array1D, Float64Array1D]:
+    def choose(self, x: npt.ArrayLike) -> tuple[int, Float64Array1D, Float64Array1D]:
         """Return a policy for a context, float64[d], what was drawn of each policy, float64[K], and their propensities, float64[K]."""
-        mixtures = self.bank.predict_each(x)
+        mixtures = self.bank.predict_each(_row(x))
         chosen = _chosen(mixtures, self._enabled, self._uniforms(), self.bank.settings.floor, False)
         self.drawn += 1
         return chosen.arm, chosen.scores, chosen.propensities
 
-    def update(self, policy: int, x: Float64Array1D, reward: float) -> None:
+    def update(self, policy: int, x: npt.ArrayLike, reward: float) -> None:
         """Learn what a policy earned in a context, float64[d]."""
-        self.bank.learn(policy, x, reward)
+        _check_range("policy", policy, 0, self.bank.n_arms - 1)
+        self.bank.learn(policy, _row(x), reward)
 
     def save(self) -> bytes:
         """Return everything, as ``load`` takes it."""
@@ -432,6 +440,16 @@ def _check_mixtures(mixtures: Float64Array3D) -> None:
             "expected rows of a weight from 0 on that sum to 1, a location, a scale above 0 and degrees of freedom from "
             f"{student.DOF_MIN:g} to {student.DOF_MAX:g}, found {mixtures.tolist()}"
         )
+
+
+def _row(x: npt.ArrayLike) -> Float64Array1D:
+    """Return a context as the kernels take it, whatever row of numbers it is."""
+    if isinstance(x, np.ndarray) and x.dtype == np.float64:
+        return x
+    found = np.asarray(x)
+    if found.dtype.kind not in "fiu":
+        raise ValueError(f"expected a row of numbers, found {found.dtype} of shape {found.shape}")
+    return np.ascontiguousarray(found, np.float64)
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:

@@ -5,7 +5,7 @@ import math
 import msgspec
 
 from alphapack.domain.market import Step
-from alphapack.domain.trading import Decision
+from alphapack.domain.trading import Decision, Proposal, Quote, Target
 from alphapack.models import planner
 from alphapack.models.book import FeatureBook
 from alphapack.models.planner import Plan
@@ -108,12 +108,24 @@ class Deal(msgspec.Struct):
 
     @property
     def model_lots(self) -> int:
-        """The size by which the model takes it, signed: its own; of a quote that of the share of its bid less that of its ask."""
-        return self.lots_at(self.decision.exposure)
+        """The size by which the model takes it, signed: its own; of a quote the lots of its bid less those of its ask."""
+        return self.lots_of(self.proposal)
 
-    def lots_at(self, exposure: float) -> int:
-        """Return the lots that another exposure would have come to, all else held; ``size_lots`` at that of a target."""
-        return self.sizing.lots_at(max(0.0, exposure) if self.long_only else exposure)
+    @property
+    def proposal(self) -> Proposal:
+        """What was decided."""
+        return self.decision.quote or Target(self.decision.exposure)
+
+    def lots_of(self, proposal: Proposal) -> int:
+        """Return the lots that another proposal would have come to, all else held, signed; of a quote those of its bid less its ask."""
+        if isinstance(proposal, Quote):
+            bid, ask = self.sides(proposal)
+            return bid - ask
+        return self.sizing.lots_at(max(0.0, proposal.exposure) if self.long_only else proposal.exposure)
+
+    def sides(self, quote: Quote) -> tuple[int, int]:
+        """Return the lots that both sides of a quote come to, 0 or more; what is owned is offered only as far as it is held."""
+        return self.sizing.sides(quote.bid_share, 0.0 if self.long_only else quote.ask_share)
 
     def note(self, lots: int, cash: int) -> None:
         """Count what was traded now: signed lots, and money received for them."""

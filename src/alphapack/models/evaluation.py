@@ -51,6 +51,8 @@ class Logged(msgspec.Struct, frozen=True):
     """In the unit that the posterior learns; None where it is not known, and of flat."""
     reward_ns: int | None = None
     """When it became known."""
+    advice: bool = False
+    """It was asked for, and nobody had to follow it: its reward teaches, and it is no part of what is estimated."""
 
     def __post_init__(self) -> None:
         arms = len(self.arms)
@@ -124,11 +126,14 @@ def evaluate(decisions: Sequence[Logged], settings: Mapping[str, BanditSettings]
     if taken:
         raise ValueError(f"expected settings with names of their own, found {', '.join(taken)}")
     targets |= {name: propensities(log, candidate, pooled=pooled) for name, candidate in settings.items()}
-    span_ns = max((one.reward_ns - one.ts_ns for one in log if one.reward_ns is not None), default=0)
-    known = np.flatnonzero([_is_known(one, log[-1].ts_ns - span_ns) for one in log])
+    span_ns = max((one.reward_ns - one.ts_ns for one in log if one.reward_ns is not None and not one.advice), default=0)
+    known = np.flatnonzero([not one.advice and _is_known(one, log[-1].ts_ns - span_ns) for one in log])
     if len(known) == 0:
         return [Row(name, 0, 0.0, math.nan, None, None, "expected decisions whose outcome is known, found none") for name in targets]
     told = [log[i] for i in known]
+    if not any(one.reward is not None for one in told):
+        reason = "expected rewards that are known, found none: what was never followed tells nothing"
+        return [Row(name, len(told), 0.0, 0.0, None, None, reason) for name in targets]
     predicted = cross_fitted(told)
     since_ns = np.array([one.ts_ns - told[0].ts_ns for one in told])
     blocks = since_ns // max(1, BLOCK_SPANS * span_ns)

@@ -21,6 +21,7 @@ import msgspec
 
 from alphapack.domain.market import Step
 from alphapack.domain.money import UNITS, half_even
+from alphapack.domain.trading import Proposal
 from alphapack.models.deals import CostModel, Deal
 from alphapack.models.sizing import Sizing
 from alphapack.models.sleeves import Sleeve
@@ -87,10 +88,10 @@ def model_value(lots: int, mid0_half_ticks: int, mid_h_half_ticks: int, tick: St
     return Fraction(*_model(lots, mid0_half_ticks, mid_h_half_ticks, tick, lot, cost))
 
 
-def model_at(deal: Deal, exposure: float) -> int:
-    """Return what the model says of another exposure of a trade whose horizon has come, in money, halves up; ``Lines.model`` at its own."""
+def model_at(deal: Deal, proposal: Proposal) -> int:
+    """Return what the model says of another proposal for a trade whose horizon has come, in money, halves up."""
     assert deal.horizon_mid is not None, "its horizon has come"
-    return _half_up(*_model(deal.lots_at(exposure), deal.decision_mid, deal.horizon_mid, deal.tick, deal.lot, deal.cost))
+    return _half_up(*_model(deal.lots_of(proposal), deal.decision_mid, deal.horizon_mid, deal.tick, deal.lot, deal.cost))
 
 
 def execution_line(deal: Deal) -> Fraction:
@@ -108,7 +109,7 @@ def lines(deal: Deal) -> Lines:
     sleeve, _, _ = _closed(deal)
     exact = execution_line(deal)
     # One is rounded halves up, the other halves down: what sums to a whole number still does.
-    return Lines(sleeve.cash, model_at(deal, deal.decision.exposure), -_half_up(-exact.numerator, exact.denominator), sleeve.fees)
+    return Lines(sleeve.cash, model_at(deal, deal.proposal), -_half_up(-exact.numerator, exact.denominator), sleeve.fees)
 
 
 def _closed(deal: Deal) -> tuple[Sleeve, int, int]:

@@ -107,7 +107,9 @@ def propose_safely(one: Policy, ctx: AlphaContext, blend: float) -> Proposal:
     """
     try:
         proposal = one.propose(ctx, blend)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit too: no policy ends the process.
         raise PolicyFailed(reason_of(error)) from error
     if type(proposal) is Target:
         return _checked_target(proposal, one.horizon_s)
@@ -125,6 +127,21 @@ def side_of_proposal(proposal: Proposal) -> int:
     """Return the sign of the exposure: 1, -1, or 0, which a quote may have that shows as much on both sides."""
     exposure = exposure_of(proposal)
     return (exposure > 0.0) - (exposure < 0.0)
+
+
+def sides_of(proposal: Proposal) -> tuple[int, ...]:
+    """Return the sides on which something is to be traded, 1 to buy and -1 to sell."""
+    if isinstance(proposal, Quote):
+        return (1,) * (proposal.bid_share > 0.0) + (-1,) * (proposal.ask_share > 0.0)
+    side = side_of_proposal(proposal)
+    return (side,) if side else ()
+
+
+def owned(proposal: Proposal) -> Proposal:
+    """Return what is left of a proposal where nothing can be sold that is not owned."""
+    if isinstance(proposal, Quote):
+        return Quote(proposal.bid_share, 0.0, proposal.offset_ticks)
+    return Target(max(0.0, proposal.exposure), proposal.urgency, proposal.horizon_s)
 
 
 def is_nothing(proposal: Proposal) -> bool:

@@ -88,6 +88,19 @@ class Allowance(msgspec.Struct, frozen=True):
         """Return the lots of an exposure of either sign as limits leave them, 0 or more, not yet whole."""
         return min(abs(exposure) * self.full_lots * self.factor, self.room_lots)
 
+    def sides(self, bid_share: float, ask_share: float) -> tuple[int, int]:
+        """Return the lots of both sides of a quote, 0 or more.
+
+        A probe is one least order: the side with more of it has it, both where they have as much, and a lesser one that comes out under the
+        least order shows nothing.
+        """
+        larger = max(bid_share, ask_share)
+        bid, ask = (
+            self.lots(share) if share == larger else whole if (whole := math.floor(self.before_lots(share))) >= self.least_lots else 0
+            for share in (bid_share, ask_share)
+        )
+        return bid, ask
+
     def lots(self, exposure: float) -> int:
         """Return the lots of an exposure, signed: whole, and 0 or a probe where they are less than the least order; 0 of 0."""
         whole = math.floor(self.before_lots(exposure))
@@ -139,6 +152,11 @@ class Sizing(msgspec.Struct, frozen=True):
         Raises ``ValueError`` where the exposure is not from -1 to 1.
         """
         return self.finer * self.allowance.lots(_within("exposure", exposure, -1.0, 1.0))
+
+    def sides(self, bid_share: float, ask_share: float) -> tuple[int, int]:
+        """Return the lots of both sides of a quote under the very same limits, 0 or more, in lots of now: see ``Allowance.sides``."""
+        bid, ask = self.allowance.sides(_within("bid_share", bid_share, 0.0, 1.0), _within("ask_share", ask_share, 0.0, 1.0))
+        return self.finer * bid, self.finer * ask
 
     def refined(self, by_lot: int) -> "Sizing":
         """Return the same in lots that are so many times finer."""

@@ -23,9 +23,9 @@ def spread_capture(ctx: AlphaContext, blend: float) -> Quote:
     spread_bps, tick_bps, fee_bps = ctx.get("spread_bps"), ctx.get("tick_bps"), ctx.get("maker_fee_bps")
     if spread_bps is None or tick_bps is None or fee_bps is None or not tick_bps or ctx.get("micro_vol") is None:
         return Quote(0.0, 0.0)
-    offset_ticks = ceil(max(0.0, MARGIN * fee_bps - 0.5 * spread_bps) / tick_bps)
-    if offset_ticks > OFFSET_TICKS_MAX:
+    offset = max(0.0, MARGIN * fee_bps - 0.5 * spread_bps) / tick_bps
+    if not offset <= OFFSET_TICKS_MAX:
         return Quote(0.0, 0.0)
     share = 1.0 - clip(max(ctx.z("micro_vol"), ctx.z("vpin")) / GONE_Z, 0.0)
     lean = clip(blend / FULL_BLEND)
-    return Quote(share * min(1.0, 1.0 + lean), share * min(1.0, 1.0 - lean), offset_ticks)
+    return Quote(share * min(1.0, 1.0 + lean), share * min(1.0, 1.0 - lean), ceil(offset))

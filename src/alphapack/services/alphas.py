@@ -110,6 +110,7 @@ class _Saved(msgspec.Struct, array_like=True):
     told: int
     in_force: list[float]
     groups: list[str]
+    learnt_s: int
 
 
 class _Symbol:
@@ -131,9 +132,9 @@ class Alphas:
         registry: Registry,
         symbols: Callable[[], Iterable[str]],
         context: Callable[[str], dict[str, float]],
-        sigma: Callable[[str], float | None],
+        sigma: Callable[[str, Mapping[str, float]], float | None],
     ) -> None:
-        """``symbols`` may be traded now; ``context`` is what is known of one, raw; ``sigma`` its volatility to the horizon."""
+        """``symbols`` may be traded now; ``context`` is what is known of one, raw; ``sigma`` its volatility to the horizon by a context."""
         self._ctx, self._symbols, self._context, self._sigma = ctx, symbols, context, sigma
         self.watch: Watch = lambda name, what, ask: ask()
         self._known: dict[str, _Symbol] = {}
@@ -158,6 +159,13 @@ class Alphas:
         self._known = {}
         self.disabled = {}
         self.observations = self._told = 0
+        self._learnt_s = self._horizon_s
+        """The horizon of all that was learnt."""
+
+    def on_configure(self) -> None:
+        """Take the settings: what followed over another horizon says nothing of this one."""
+        if self._horizon_s != self._learnt_s:
+            self.take(self.registry)
 
     def start(self) -> None:
         """Set the first timers; done once in an engine's life."""
@@ -171,38 +179,34 @@ class Alphas:
 
     def look(self, symbol: str, overrides: Mapping[str, float] | None = None) -> Look:
         """Return a symbol's context now, with ``overrides`` in place of what is known, and what the alphas say of it."""
-        live = self._context(symbol)
-        known = self._known.get(symbol)
-        raw = {**live, **_derived(live, known.mids if known is not None else (), self._sigma_s(symbol), self._horizon_s, self._ctx.now_ns)}
-        stated = overrides or {}
-        raw.update(stated)
+        live, stated = self._context(symbol), overrides or {}
+        known, sigma = self._known.get(symbol), self._sigma(symbol, {**live, **stated})
+        sigma_s = None if sigma is None else sigma / math.sqrt(self._horizon_s)
+        raw = {**live, **_derived(live, known.mids if known is not None else (), sigma_s, self._ctx.now_ns), **stated}
         sources = {name: "live" if name in raw else "missing" for name in NAMES} | dict.fromkeys(stated, "request")
         values = np.array([raw.get(name, math.nan) for name in NAMES])
         standardiser = known.standardiser if known is not None else Standardiser()
         z = standardiser.z(values).tolist()
         standardised = {name: one for name, one in zip(NAMES, z, strict=True) if one == one}
-        signals = [self._signal(alpha, symbol, raw, standardised) for alpha in self.registry.alphas]
-        return Look(
-            symbol, self._ctx.now_ns, raw, sources, standardised, standardiser.version, signals, list(self.in_force), self._sigma(symbol)
-        )
+        signals = [self._signal(alpha, symbol, raw, standardised, overrides is not None) for alpha in self.registry.alphas]
+        return Look(symbol, self._ctx.now_ns, raw, sources, standardised, standardiser.version, signals, list(self.in_force), sigma)
 
     @property
     def _horizon_s(self) -> int:
         return self._ctx.settings.router.horizon_s
 
-    def _sigma_s(self, symbol: str) -> float | None:
-        """Return the volatility of the square root of a second."""
-        sigma = self._sigma(symbol)
-        return None if sigma is None else sigma / math.sqrt(self._horizon_s)
-
-    def _signal(self, alpha: Alpha, symbol: str, raw: Mapping[str, float], standardised: Mapping[str, float]) -> float | None:
+    def _signal(
+        self, alpha: Alpha, symbol: str, raw: Mapping[str, float], standardised: Mapping[str, float], is_asked: bool
+    ) -> float | None:
+        """Return what an alpha says; where somebody asks what it would say of numbers of his own, failing is saying nothing."""
         if alpha.id in self.disabled or not all(name in standardised for name in alpha.inputs):
             return None
         seen = AlphaContext(symbol, self._ctx.now_ns, raw, standardised, alpha.inputs)
         try:
-            return self.watch(alpha.id, "alpha", lambda: evaluate(alpha, seen))
+            return evaluate(alpha, seen) if is_asked else self.watch(alpha.id, "alpha", lambda: evaluate(alpha, seen))
         except AlphaFailed as failed:
-            self._disable(alpha.id, str(failed))
+            if not is_asked:
+                self._disable(alpha.id, str(failed))
             return None
 
     def on_disable(self, entry: Disable) -> None:
@@ -216,8 +220,8 @@ class Alphas:
         self.disabled[name] = reason[:REASON_LENGTH_MAX]
         alpha = self.registry.alphas[self._places[name]]
         self._weights[alpha.group].disable(name)
-        self.in_force = self._solved()
         self._ctx.emit(AlphaDisabled(name, "alpha", self.disabled[name]))
+        self._put_in_force()
 
     # Every step of the grid
 
@@ -254,7 +258,8 @@ class Alphas:
         known.mids.append((now, mid))
         if found.sigma is not None:
             signals = [math.nan if signal is None else signal for signal in found.signals]
-            known.waiting.append(_Waiting(now + self._horizon_s * NANOS_PER_S - GRID_NS // 2, mid, found.sigma, signals))
+            horizon_ns = self._horizon_s * NANOS_PER_S
+            known.waiting.append(_Waiting(now + horizon_ns - min(GRID_NS, horizon_ns) // 2, mid, found.sigma, signals))
         known.standardiser.learn(np.array([found.raw.get(name, math.nan) for name in NAMES]), now)
 
     def _learn(self, known: _Symbol, waiting: _Waiting, mid: float) -> None:
@@ -272,6 +277,9 @@ class Alphas:
     def _weigh(self) -> None:
         if self.observations == self._told:
             return
+        self._put_in_force()
+
+    def _put_in_force(self) -> None:
         self._told = self.observations
         self.in_force = self._solved()
         self._ctx.emit(
@@ -310,6 +318,7 @@ class Alphas:
             self._told,
             self.in_force,
             list(self._weights),
+            self._learnt_s,
         )
         pieces = [msgspec.msgpack.encode(saved), *(one.save() for one in self._weights.values())]
         for known in self._known.values():
@@ -323,6 +332,7 @@ class Alphas:
             self.take(self.registry)
             return
         self.disabled, self.observations, self._told, self.in_force = saved.disabled, saved.observations, saved.told, saved.in_force
+        self._learnt_s = saved.learnt_s
         rest = iter(pieces[1:])
         self._weights = {group: Weights.load(bytes(next(rest))) for group in saved.groups}
         self._known = {}
@@ -334,9 +344,7 @@ class Alphas:
             known.rows.load(one.written, next(rest))
 
 
-def _derived(
-    live: Mapping[str, float], mids: Iterable[tuple[int, float]], sigma_s: float | None, horizon_s: int, now_ns: int
-) -> dict[str, float]:
+def _derived(live: Mapping[str, float], mids: Iterable[tuple[int, float]], sigma_s: float | None, now_ns: int) -> dict[str, float]:
     """Return the features that follow from others, from the mids of the last looks and from the volatility of a second's square root."""
     found: dict[str, float] = {}
     mid = live.get("mid")

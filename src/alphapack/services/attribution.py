@@ -12,10 +12,12 @@ from typing import Protocol
 import msgspec
 import numpy as np
 
+from alphapack.arrays import Float64Array1D
 from alphapack.domain.context import Context
 from alphapack.domain.events import Attributed, Contribution
+from alphapack.domain.trading import Decision, Proposal
 from alphapack.models.alpha import AlphaContext
-from alphapack.models.policy import Policy, PolicyFailed, exposure_of, propose_safely
+from alphapack.models.policy import Policy, PolicyFailed, propose_safely
 from alphapack.models.registry import Registry
 from alphapack.models.shapley import in_money, leave_one_out, sampled, shapley
 
@@ -23,6 +25,8 @@ EXACT_MAX = 16
 """Alphas up to which every coalition is looked at."""
 PERMUTATIONS = 500
 KEPT = 300
+FLOAT_BITS = 52
+"""Whole numbers of so many bits are exact in a float, and so are their halves."""
 
 
 class Frozen(Protocol):
@@ -73,8 +77,8 @@ class Outcome(msgspec.Struct, frozen=True):
     """What the model says of the size that was decided: the value of all alphas together."""
     execution: int
     fees: int
-    value: Callable[[float], int]
-    """What the model says of another exposure, all else held."""
+    value: Callable[[Proposal], int]
+    """What the model says of another proposal, all else held."""
 
 
 class _Saved(msgspec.Struct, array_like=True):
@@ -89,9 +93,12 @@ class Attribution:
         self._ctx, self.registry = ctx, registry
         self._kept: deque[Attributed] = deque(maxlen=KEPT)
 
-    def on_closed(self, frozen: Frozen, outcome: Outcome) -> None:
-        """Share what a trade made among the alphas that its policy heard."""
-        policy = next(one for one in self.registry.policies if one.name == frozen.policy)
+    def on_closed(self, decision: Decision, frozen: Frozen | None, outcome: Outcome) -> None:
+        """Share what a trade made among the alphas that its policy heard; where these are no longer there, all of it is base."""
+        policy = next((one for one in self.registry.policies if frozen is not None and one.name == frozen.policy), None)
+        if frozen is None or policy is None:
+            self._keep(decision, outcome, outcome.model, [], 0.0)
+            return
         heard = self.registry.listening(policy)
         active = [place for place in heard if (frozen.signals[place] or 0.0) * frozen.weights[place] != 0.0]
         parts = [(frozen.signals[place] or 0.0) * frozen.weights[place] for place in active]
@@ -109,7 +116,7 @@ class Attribution:
             whole = (1 << n) - 1
             alone = np.array([float(value(whole) - value(whole & ~(1 << place))) for place in range(n)])
             error = float(np.max(errors))
-        money = in_money(shares, outcome.model - base) if n else []
+        money = _in_money(shares, outcome.model - base) if n else []
         found = dict(zip(active, zip(money, alone.tolist(), strict=True), strict=True))
         contributions = []
         for place in heard:
@@ -117,10 +124,13 @@ class Attribution:
             contributions.append(
                 Contribution(self.registry.alphas[place].id, frozen.signals[place], frozen.weights[place], share, round(lone))
             )
+        self._keep(decision, outcome, base, contributions, error)
+
+    def _keep(self, decision: Decision, outcome: Outcome, base: int, contributions: list[Contribution], error: float) -> None:
         made = Attributed(
             outcome.decision,
-            frozen.symbol,
-            frozen.policy,
+            decision.symbol,
+            decision.policy,
             outcome.pnl,
             base,
             outcome.execution,
@@ -139,9 +149,9 @@ class Attribution:
         def value(coalition: int) -> int:
             if coalition == whole:
                 return outcome.model
-            blend = sum(part for place, part in enumerate(parts) if coalition >> place & 1)
+            blend = sum((part for place, part in enumerate(parts) if coalition >> place & 1), 0.0)
             try:
-                return outcome.value(exposure_of(propose_safely(policy, seen, blend)))
+                return outcome.value(propose_safely(policy, seen, blend))
             except PolicyFailed:  # It has nothing to say of these alone, so it would have done nothing.
                 return 0
 
@@ -162,3 +172,11 @@ class Attribution:
     def load(self, pieces: list[memoryview]) -> None:
         """Replace everything by what ``save`` returned."""
         self._kept = deque(msgspec.json.decode(pieces[0], type=_Saved).kept, KEPT)
+
+
+def _in_money(shares: Float64Array1D, total: int) -> list[int]:
+    """Return shares in whole units that sum to a total; where that is beyond what floats count, in units so many times larger."""
+    larger = max(1, 2 ** (max(abs(total), *(int(abs(share)) for share in shares)).bit_length() - FLOAT_BITS))
+    money = [larger * part for part in in_money(shares / larger, round(total / larger))]
+    money[max(range(len(money)), key=lambda place: abs(money[place]))] += total - sum(money)
+    return money

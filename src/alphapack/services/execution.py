@@ -228,8 +228,7 @@ class Execution:
     def _begin_quote(self, deal: Deal, quote: Quote, account: Account) -> None:
         """Open the sleeve of a quote: what is owned is offered only as far as it is held."""
         decision, sized = deal.decision, deal.sizing
-        bid_lots = sized.lots_at(quote.bid_share)
-        ask_lots = 0 if account.sleeves.long_only else sized.lots_at(quote.ask_share)
+        bid_lots, ask_lots = deal.sides(quote)
         account.sleeves.open_quote(decision.id, self._ctx.now_ns, bid_lots, ask_lots)
         side, lots = side_of(sized.lots), abs(sized.lots)
         reason = f"bids for up to {bid_lots} lots and offers up to {ask_lots}, {quote.offset_ticks} ticks behind the best prices"
@@ -632,6 +631,7 @@ class Execution:
             leg.end_flow = leg.end_flow or flow_of(book)
             leg.horizon_mid = leg.horizon_mid or mid
         if not sleeve.is_trade:
+            self.unsized(sleeve.decision)
             return
         self._done.append(deal)
         self._ctx.emit(
@@ -651,6 +651,21 @@ class Execution:
         self.closed(deal)
 
     # Answers
+
+    def has_room(self, symbol: str, side: int) -> bool:
+        """Tell whether the limits leave room for a least order, +1 to buy and -1 to sell."""
+        portfolio, found = self.portfolio, self._live(symbol)
+        if portfolio is None or found is None:
+            return False
+        _, terms, mid = found
+        account = portfolio.accounts.get(symbol)
+        lot_value = worth_at_half_ticks(mid, 1, terms.tick, terms.lot)
+        least = _least_lots(terms, lot_value) * lot_value
+        if portfolio.equity <= 0 or portfolio.size_factor == 0.0:
+            return False
+        if account is None or symbol not in self.sigmas or account.mid_half_ticks is None:
+            return len(portfolio.accounts) < ACCOUNTS_MAX or account is not None
+        return all(room >= least for _, room in portfolio.room(symbol, side, self.sigmas))
 
     def sizing(self, symbol: str | None) -> Sizing | None:
         """Return the newest sizing of a symbol, or of any."""

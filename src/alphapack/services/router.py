@@ -25,7 +25,17 @@ from alphapack.models import arms
 from alphapack.models.alpha import AlphaContext
 from alphapack.models.bandit import Bank, Choice, choose, exceedance
 from alphapack.models.calibration import Calibrator
-from alphapack.models.policy import FLAT, Policy, PolicyFailed, exposure_of, is_nothing, propose_safely, side_of_proposal
+from alphapack.models.policy import (
+    FLAT,
+    Policy,
+    PolicyFailed,
+    exposure_of,
+    is_nothing,
+    owned,
+    propose_safely,
+    side_of_proposal,
+    sides_of,
+)
 from alphapack.models.registry import Registry
 
 TIMER = "router"
@@ -83,13 +93,6 @@ class Look(Protocol):
         ...
 
 
-class Costs(msgspec.Struct, frozen=True):
-    """What a round trip costs before impact: of one that takes both ways, and of one that is quoted and then taken. In bps."""
-
-    taken: float
-    quoted: float
-
-
 class Known(Protocol):
     """What the router asks about a symbol."""
 
@@ -101,8 +104,8 @@ class Known(Protocol):
         """Tell whether it is owned rather than held long or short."""
         ...
 
-    def round_trip(self, symbol: str) -> Costs | None:
-        """Return what its round trips cost; None: not known."""
+    def has_room(self, symbol: str, side: int) -> bool:
+        """Tell whether limits leave room for a least order, +1 to buy and -1 to sell."""
         ...
 
 
@@ -148,7 +151,7 @@ class _Saved(msgspec.Struct, array_like=True):
     kept: list[Kept]
     frozen: dict[int, Frozen]
     disabled: dict[str, str]
-    beliefs: tuple[float, float, float]
+    beliefs: tuple[float, float, int]
 
 
 class _Arm(msgspec.Struct):
@@ -184,23 +187,30 @@ class Router:
         self._pending: dict[int, _Pending] = {}
         self._advice: dict[int, _Pending] = {}
         self._rewarded: dict[int, None] = {}
-        self._kept: deque[Kept] = deque(maxlen=DECISIONS_KEPT)
+        self._kept: dict[str, deque[Kept]] = {origin: deque(maxlen=DECISIONS_KEPT) for origin in (ENGINE, API)}
+        """The newest decisions by origin."""
         self._frozen: dict[int, Frozen] = {}
         self._calibrator = Calibrator()
         self._begin()
 
     def _begin(self) -> None:
         settings = self._ctx.settings.router
-        self._beliefs = settings.scale, settings.prior_edge, settings.prior_effect
+        self._beliefs = self._believed()
         n = len(self.registry.alphas)
         self._bank = Bank(len(self.registry.policies), len(arms.names([""] * n)), arms.beliefs(settings, n))
         self._hashes: list[str | None] = [None] * len(self.registry.policies)
 
     def on_configure(self) -> None:
-        """Take the settings: other beliefs before anything was seen begin the posteriors anew."""
-        settings = self._ctx.settings.router
-        if (settings.scale, settings.prior_edge, settings.prior_effect) != self._beliefs:
+        """Take the settings: other beliefs begin the posteriors anew; so does another horizon, as rewards of two cannot be compared."""
+        if self._believed() != self._beliefs:
+            self._pending, self._advice = {}, {}
+            self._calibrator = Calibrator()
             self._begin()
+        self._bank.draw_by(self._ctx.settings.router.scale)
+
+    def _believed(self) -> tuple[float, float, int]:
+        settings = self._ctx.settings.router
+        return settings.prior_edge, settings.prior_effect, settings.horizon_s
 
     def start(self) -> None:
         """Set the first timer; done once in an engine's life."""
@@ -236,7 +246,7 @@ class Router:
     def _decide(self, symbol: str, origin: str, overrides: Mapping[str, float] | None) -> None:
         look = self._look(symbol, overrides)
         policies = self.registry.policies
-        every = [self._arm(symbol, policy, look) for policy in policies]
+        every = [self._arm(symbol, policy, look, overrides is not None) for policy in policies]
         memories = len(self._bank.settings.discounts)
         mixtures = np.array([[MASKED] * memories] * len(policies))
         mixtures[:, :, 0] = 1.0 / memories
@@ -250,7 +260,7 @@ class Router:
         choice = choose(mixtures, enabled, uniforms, floor, flat=True)
         self._made += 1
         decision, raw, made = self._record(symbol, origin, look, every, mixtures, uniforms, choice)
-        self._kept.append(Kept(self._ctx.seq, self._ctx.now_ns, made))
+        self._kept[origin].append(Kept(self._ctx.seq, self._ctx.now_ns, made))
         self._ctx.emit(made)
         if choice.arm < len(policies):
             arm = every[choice.arm]
@@ -268,24 +278,34 @@ class Router:
         if origin == ENGINE:
             self.decided(decision)
 
-    def _arm(self, symbol: str, policy: Policy, look: Look) -> _Arm:
-        """Ask a policy, and put together what its posterior sees; one that proposes nothing, or what cannot be had, cannot be chosen."""
+    def _arm(self, symbol: str, policy: Policy, look: Look, is_asked: bool) -> _Arm:
+        """Ask a policy, and put together what its posterior sees; one that proposes nothing, or what cannot be had, cannot be chosen.
+
+        Where somebody asks what it would propose in a context of his own, failing is proposing nothing.
+        """
         arm = _Arm(blend=sum(((look.signals[place] or 0.0) * look.weights[place] for place in self.registry.listening(policy)), 0.0))
-        costs = self._known.round_trip(symbol)
-        if policy.name in self.disabled or look.sigma is None or costs is None:
+        spread_bps = look.raw.get("spread_bps")
+        if policy.name in self.disabled or look.sigma is None or spread_bps is None:
             return arm
         seen = AlphaContext(symbol, self._ctx.now_ns, look.raw, look.standardised, None)
         try:
-            arm.proposal = self.watch(policy.name, "policy", lambda: propose_safely(policy, seen, arm.blend))
+            if is_asked:
+                proposal = propose_safely(policy, seen, arm.blend)
+            else:
+                proposal = self.watch(policy.name, "policy", lambda: propose_safely(policy, seen, arm.blend))
         except PolicyFailed as failed:
-            self._disable(policy.name, str(failed))
+            if not is_asked:
+                self._disable(policy.name, str(failed))
             return arm
-        if is_nothing(arm.proposal):
+        arm.proposal = proposal = owned(proposal) if self._known.long_only(symbol) else proposal
+        if is_nothing(proposal):
             return arm
-        arm.side = side_of_proposal(arm.proposal)
-        quoted = isinstance(arm.proposal, Quote)
-        arm.enabled = quoted or not (self._known.long_only(symbol) and exposure_of(arm.proposal) < 0.0)
-        arm.offset = -(costs.quoted if quoted else costs.taken) / (1e4 * look.sigma)
+        arm.side = side_of_proposal(proposal)
+        arm.enabled = all(self._known.has_room(symbol, side) for side in sides_of(proposal))
+        maker_bps, taker_bps = look.raw.get("maker_fee_bps", 0.0), look.raw.get("taker_fee_bps", 0.0)
+        quoted = isinstance(proposal, Quote)
+        cost_bps = 0.5 * spread_bps + maker_bps + taker_bps if quoted else spread_bps + 2.0 * taker_bps
+        arm.offset = -cost_bps / (1e4 * look.sigma)
         arm.x = arms.vector(look.standardised, look.signals, arm.blend, arm.side)
         return arm
 
@@ -415,19 +435,16 @@ class Router:
 
     def kept(self, symbol: str | None, origin: str | None) -> Iterable[Kept]:
         """Return the decisions that are kept, newest first."""
-        return (
-            one
-            for one in reversed(self._kept)
-            if (symbol is None or one.made.symbol == symbol) and (origin is None or one.made.origin == origin)
-        )
+        found = [one for name, kept in self._kept.items() if origin in (None, name) for one in kept if symbol in (None, one.made.symbol)]
+        return sorted(found, key=lambda one: -one.made.decision)
 
     def decision(self, decision: int) -> Kept | None:
         """Return a decision; None where none of that id is kept."""
-        return next((one for one in self._kept if one.made.decision == decision), None)
+        return next((one for kept in self._kept.values() for one in kept if one.made.decision == decision), None)
 
     def made_at(self, seq: int) -> Kept:
         """Return the decision that the input of ``seq``, which asked for one and was the last, came to."""
-        kept = self._kept[-1]
+        kept = self._kept[API][-1]
         assert kept.seq == seq, "it was the last"
         return kept
 
@@ -458,7 +475,7 @@ class Router:
             self._pending,
             self._advice,
             list(self._rewarded),
-            list(self._kept),
+            [one for kept in self._kept.values() for one in kept],
             self._frozen,
             self.disabled,
             self._beliefs,
@@ -468,12 +485,14 @@ class Router:
     def load(self, pieces: list[memoryview]) -> None:
         """Replace everything by what ``save`` returned; of other alphas or policies than there are now only the count of decisions."""
         saved = msgspec.msgpack.decode(pieces[0], type=_Saved)
+        self.take(self.registry)
         self._made = saved.made
         if saved.registry != _named(self.registry):
-            self.take(self.registry)
             return
         self._pending, self._advice, self._rewarded = saved.pending, saved.advice, dict.fromkeys(saved.rewarded)
-        self._kept, self._frozen, self.disabled = deque(saved.kept, DECISIONS_KEPT), saved.frozen, saved.disabled
+        for one in saved.kept:
+            self._kept[one.made.origin].append(one)
+        self._frozen, self.disabled = saved.frozen, saved.disabled
         self._beliefs = saved.beliefs
         self._bank, self._calibrator = Bank.load(bytes(pieces[1])), Calibrator.load(bytes(pieces[2]))
         self._hashes = [None] * len(self.registry.policies)

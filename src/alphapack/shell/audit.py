@@ -1,6 +1,5 @@
 """The router's audit log, as the ledger keeps it: what another router would have made of it."""
 
-from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +27,7 @@ class Audit(NamedTuple):
     alphas: int
     """How many there were: a context is as long as they have it."""
     left_out: int
-    """Decisions from before the alphas or policies were what they are at the end."""
+    """Decisions from before the posteriors last began anew, as with other alphas, policies or beliefs."""
 
 
 class _Known(NamedTuple):
@@ -38,35 +37,41 @@ class _Known(NamedTuple):
 
 def read(path: Path) -> Audit:
     """Return the decisions that a ledger holds, with what came of them. Raises ``AuditError`` and ``LedgerError``."""
-    file = next(path.rglob(LEDGER_NAME), path) if path.is_dir() else path
-    if not file.is_file():
+    files = sorted(path.rglob(LEDGER_NAME)) if path.is_dir() else [path]
+    if not files or not files[0].is_file():
         raise AuditError(f"expected a ledger, or the folder of an engine, found none at {path}")
+    if len(files) > 1:
+        raise AuditError(f"expected one ledger, found several: name one of {', '.join(str(file) for file in files[:20])}")
     every: dict[int, _Known] = {}
     rewards: dict[int, tuple[int, float]] = {}
-    with closing(SqliteLedger(file, engine=file.parent.name)) as ledger:
-        last_ns = 0
-        for row in ledger.rows():
-            if row.kind in KINDS:
-                last_ns = max(row.ts_ns, last_ns + 1)  # Rows of one input have one time: what was known first comes first.
-                _take(row, last_ns, every, rewards)
+    last_ns, left_out = 0, 0
+    for row in SqliteLedger.reader(files[0]).rows():
+        if row.kind in KINDS:
+            last_ns = max(row.ts_ns, last_ns + 1)  # Rows of one input have one time: what was known first comes first.
+            left_out += _take(row, last_ns, every, rewards)
     if not every:
-        raise AuditError(f"{file}: expected decisions of the router, found none")
-    last = list(every.values())[-1].made
-    same = {at: known for at, known in every.items() if _names(known.made) == _names(last)}
-    decisions = [_logged(at, known, rewards.get(at)) for at, known in same.items()]
-    return Audit(decisions, len(last.signals), len(every) - len(same))
+        raise AuditError(f"{files[0]}: expected decisions of the router, found none")
+    decisions = [_logged(at, known, rewards.get(at)) for at, known in every.items()]
+    return Audit(decisions, len(next(iter(every.values())).made.signals), left_out)
 
 
-def _take(row: LedgerRow, ts_ns: int, every: dict[int, _Known], rewards: dict[int, tuple[int, float]]) -> None:
+def _take(row: LedgerRow, ts_ns: int, every: dict[int, _Known], rewards: dict[int, tuple[int, float]]) -> int:
+    """Take a row; where the posteriors began anew with it, forget what was before and return how many decisions that were."""
+    forgotten = 0
     try:
         if row.kind == "decision":
             made = msgspec.json.decode(row.body, type=DecisionMade)
+            before = next(reversed(every.values())).made if every else made
+            if _names(made) != _names(before) or any(made.learnt[name] < n for name, n in before.learnt.items()):
+                forgotten = len(every)
+                every.clear()
             every[made.decision] = _Known(ts_ns, made)
         elif row.kind == "reward":
             learnt = msgspec.json.decode(row.body, type=RewardLearnt)
             rewards[learnt.decision] = ts_ns, learnt.target
     except msgspec.ValidationError as error:
         raise AuditError(f"expected records of this version of alphapack, found those of another (seq {row.seq}: {error})") from None
+    return forgotten
 
 
 def _names(made: DecisionMade) -> tuple[list[str], list[str]]:
@@ -87,4 +92,5 @@ def _logged(decision: int, known: _Known, reward: tuple[int, float] | None) -> L
         propensities=tuple(made.propensities[name] for name in (*policies, FLAT)),
         reward=None if reward is None else reward[1],
         reward_ns=None if reward is None else reward[0],
+        advice=made.origin != "engine",
     )

@@ -7,23 +7,29 @@ order, so that a whole second run under the other belief gives the other bound.
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
+from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
+from alphapack.arrays import Float64Array1D
 from alphapack.domain import backtest as results
 from alphapack.domain.events import Attributed, DecisionMade, Filled, Record, RewardLearnt, TradeClosed
 from alphapack.domain.inputs import AnyInput, CoreSettings
 from alphapack.domain.market import NANOS_PER_MS, NANOS_PER_S
 from alphapack.domain.money import UNITS
 from alphapack.engine.engine import Engine
-from alphapack.models import risk, tca
+from alphapack.models import risk, tca, uniforms
 from alphapack.models.deals import Deal
 from alphapack.models.sleeves import HOUSE
+from alphapack.models.uniforms import PER_BLOCK
 
 MIDS_MAX = 4_000
 """Mids of a symbol that are kept to draw: one a second, then every second one of them, and so on."""
-BINS = 10
+BINS = 15
+REDRAWN = 200
+"""Times that outcomes are redrawn from what was said of them."""
 BAR_MS = 10_000
 
 Steps = Iterator[tuple[AnyInput, list[Record]]]
@@ -36,6 +42,8 @@ class Tally:
         self.engine = engine
         self.from_ns = self.to_ns = 0
         self.decided: Counter[str] = Counter()
+        self.informed = 0
+        """Decisions for which a forecast of volatility was known."""
         self.trades: list[results.Trade] = []
         self.fills: list[results.Fill] = []
         self.outcomes: list[tuple[float, bool]] = []
@@ -71,6 +79,7 @@ class Tally:
 
     def _on_decision(self, made: DecisionMade) -> None:
         self.decided[made.policy] += 1
+        self.informed += made.sigma > 0.0
         if made.exposure or made.quote is not None:
             self._probability[made.decision] = made.win_probability
 
@@ -274,16 +283,18 @@ def _calibration(outcomes: list[tuple[float, bool]]) -> results.Calibration:
     """Return how true the probabilities were, in bins of equal count."""
     if not outcomes:
         return results.Calibration()
-    ordered = sorted(outcomes)
-    n = len(ordered)
+    said, won = np.array(sorted(outcomes)).T
+    n = len(said)
     edges = [round(i * n / min(BINS, n)) for i in range(min(BINS, n) + 1)]
-    bins = [
-        results.Bin(sum(p for p, _ in part) / len(part), sum(won for _, won in part) / len(part), len(part))
-        for part in (ordered[a:b] for a, b in pairwise(edges))
-        if part
-    ]
-    brier = sum((p - won) ** 2 for p, won in ordered) / n
-    return results.Calibration(n, brier, sum(one.n * abs(one.p - one.won) for one in bins) / n, None, bins)
+    bins = [results.Bin(float(np.mean(said[a:b])), float(np.mean(won[a:b])), b - a) for a, b in pairwise(edges) if b > a]
+    blocks = -(-n // PER_BLOCK)
+    redrawn = [_ece(said, uniforms.blocks(0, "redrawn", i * blocks, blocks)[:n] < said, edges) for i in range(REDRAWN)]
+    return results.Calibration(n, float(np.mean((said - won) ** 2)), _ece(said, won, edges), sum(redrawn) / REDRAWN, bins)
+
+
+def _ece(said: Float64Array1D, won: npt.NDArray[Any], edges: list[int]) -> float:
+    """Return the mean distance of what was said from what came true, over bins."""
+    return float(sum(abs(np.sum(said[a:b] - won[a:b])) for a, b in pairwise(edges))) / len(said)
 
 
 def _settings(core: CoreSettings) -> dict[str, str]:

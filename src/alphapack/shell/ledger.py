@@ -98,6 +98,18 @@ class SqliteLedger:
                 self._writer.close()
                 raise
 
+    @classmethod
+    def reader(cls, path: Path) -> "SqliteLedger":
+        """Return the ledger of whatever engine a file holds, to be read as it is now; nothing is written or made."""
+        ledger = cls.__new__(cls)
+        ledger.path = path
+        with ledger._explained("reading it"), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            if connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
+                raise ledger._damaged("expected a ledger, found another file")
+            ledger.engine = connection.execute("SELECT engine FROM heads").fetchone()[0]
+            ledger._head = ledger._stored_head(connection)
+        return ledger
+
     @property
     def count(self) -> int:
         """Rows held."""

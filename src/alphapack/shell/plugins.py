@@ -21,7 +21,7 @@ from types import ModuleType
 from alphapack.alphas import ALPHAS
 from alphapack.models.alpha import NAME, Alpha, alphas_of, check_alphas, reason_of
 from alphapack.models.features import FEATURES
-from alphapack.models.policy import Policy, check_policies, policies_of
+from alphapack.models.policy import FLAT, Policy, check_policies, policies_of
 from alphapack.policies import POLICIES
 
 GROUPS = ("alphapack.alphas", "alphapack.policies")
@@ -181,8 +181,8 @@ def new_alpha(name: str) -> str:
     """Return the text of a plugin file with one working alpha of this name; raises PluginError for a name that it cannot have."""
     if not NAME.fullmatch(name):
         raise PluginError(f"expected a name of small letters, digits and _ that begins with a letter, found {name[:80]!r}")
-    if any(name == one.id for one in ALPHAS):
-        raise PluginError(f"expected a new name, found {name!r}, which is a built-in alpha's")
+    if name in (FLAT, *(one.id for one in ALPHAS), *(one.name for one in POLICIES)):
+        raise PluginError(f"expected a new name, found {name!r}, which is built in")
     return _TEMPLATE.format(name=name, features="\n".join(_comment(", ".join(one.name for one in FEATURES))))
 
 

@@ -17,7 +17,16 @@ import structlog
 
 import alphapack
 from alphapack.domain import readings, routing_readings, trading_readings
-from alphapack.domain.events import BookStateChanged, FrameRejected, IntakeOverloaded, Record, SessionStarted, WorkFailed, WorkRequested
+from alphapack.domain.events import (
+    AlphaDisabled,
+    BookStateChanged,
+    FrameRejected,
+    IntakeOverloaded,
+    Record,
+    SessionStarted,
+    WorkFailed,
+    WorkRequested,
+)
 from alphapack.domain.feeds import FeedHealth
 from alphapack.domain.inputs import (
     POSTED,
@@ -457,7 +466,6 @@ class Runner:
                 self._put()
         for what, name in list(self._watch.slow):
             reason = self._watch.slow.pop((what, name))
-            _log.warning("asked no more", **{what: name}, reason=reason)
             self._take(Disable(self.engine.seq + 1, self.engine.now_ns, name, "alpha" if what == "alpha" else "policy", reason))
             self._put()
 
@@ -476,6 +484,8 @@ class Runner:
             if record.after is BookState.STALE and self.went_stale is not None:
                 self.went_stale(record.symbol)
             say("book", symbol=record.symbol, before=record.before.name, after=record.after.name, reason=record.reason)
+        elif type(record) is AlphaDisabled:
+            _log.warning("asked no more", **{record.what: record.name}, reason=record.reason)
         elif isinstance(record, FrameRejected | IntakeOverloaded | WorkFailed):
             _log.warning(str(record.__struct_config__.tag), **msgspec.structs.asdict(record))
         elif type(record) is SessionStarted:
@@ -821,7 +831,7 @@ class Runner:
                 "POST /api/router/choose asks for one" if origin == API else f"one is made every {self.engine.settings.router.interval_s} s"
             )
             raise NoData(f"expected a decision, found none yet: {how}")
-        return routing_answers.snapshot(kept)
+        return routing_answers.snapshot(kept, self.engine.router.disabled)
 
     def decisions(self, symbol: str | None, origin: str | None, before: int | None, limit: int) -> routing_readings.Decisions:
         """Return decisions, newest first."""

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 SLOW_NS = 20_000_000
-"""Of one answer; the market waits meanwhile."""
+"""Of one answer, of the processor's time; the market waits meanwhile."""
 STALLED_NS = 250_000_000
+WALL = 5
+"""Times as long by the clock on the wall: who sleeps holds the market up too, but the machine may have been elsewhere."""
 STRIKES = 3
 """Slow answers one after the other before it is asked no more; a stalled one is enough by itself. The first answer of all is free."""
 
@@ -14,10 +16,10 @@ _T = TypeVar("_T")
 
 
 class Watch:
-    """Times answers by the thread's own time, so that what the machine does besides does not count."""
+    """Times answers by the thread's own time, so that what the machine does besides does not count; and by the wall's, less strictly."""
 
-    def __init__(self, clock_ns: Callable[[], int] = time.thread_time_ns) -> None:
-        self._clock_ns = clock_ns
+    def __init__(self, clock_ns: Callable[[], int] = time.thread_time_ns, wall_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        self._clock_ns, self._wall_ns = clock_ns, wall_ns
         self._strikes: dict[tuple[str, str], int] = {}
         """Slow answers without a quick one in between, by alpha or policy and name; none of what has not answered yet."""
         self.slow: dict[tuple[str, str], str] = {}
@@ -25,11 +27,11 @@ class Watch:
 
     def __call__(self, name: str, what: str, ask: Callable[[], _T]) -> _T:
         """Return what ``ask`` returns, or raise what it raises."""
-        started_ns = self._clock_ns()
+        started_ns, from_ns = self._clock_ns(), self._wall_ns()
         try:
             return ask()
         finally:
-            took_ns, one = self._clock_ns() - started_ns, (what, name)
+            took_ns, one = max(self._clock_ns() - started_ns, (self._wall_ns() - from_ns) // WALL), (what, name)
             if took_ns > SLOW_NS and one in self._strikes:  # The first answer may have had to compile something.
                 self._strike(one, took_ns)
             else:
