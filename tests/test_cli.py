@@ -59,6 +59,9 @@ class FakeApp(ModuleType):
     def simulated_at_once(self, settings: Settings, start_ns: int | None, seconds: float) -> object:
         return start_ns, seconds
 
+    def prepared(self, settings: Settings) -> Settings:
+        return settings
+
     def serve(self, settings: Settings, source: object) -> int:
         self.calls.append((settings, source))
         if self.error:

@@ -68,7 +68,7 @@ def test_router_alpha_aware_a_bandit_refuses_what_cannot_be() -> None:
         bandit.choose(np.zeros(2))
     with pytest.raises(ValueError, match="expected features from"):
         bandit.choose(np.array([1.0, np.nan, 0.0]))
-    with pytest.raises(ValueError, match="expected arm from 0 to 1, found 2"):
+    with pytest.raises(ValueError, match="expected policy from 0 to 1, found 2"):
         bandit.update(2, np.zeros(3), 1.0)
     with pytest.raises(ValueError, match="expected reward from"):
         bandit.update(0, np.zeros(3), math.inf)

@@ -519,7 +519,7 @@ def listed(**stated: Any) -> Engine:
     """An engine that was told of instruments, and has a book of two symbols a venue."""
     engine = app.build()
     instruments = tuple(InstrumentSettings(symbol, **stated) for symbol in ("binance-usdm:BTCUSDT", "binance-coinm:BTCUSD_PERP"))
-    engine.step(Configure(1, START_NS, CoreSettings(instruments=instruments)))
+    engine.step(Configure(1, START_NS, CoreSettings(instruments=instruments, execution=ExecutionSettings(min_notional=0.0))))
     engine.step(SessionStart(2, START_NS, "test"))
     for venue, name in (
         ("binance-usdm", "BTCUSDT"),

@@ -8,7 +8,7 @@ import pytest
 
 from alphapack import app
 from alphapack.domain.events import OrderChanged, Record, TradingHalted
-from alphapack.domain.inputs import AnyInput, CoreSettings, Halt, Heartbeat
+from alphapack.domain.inputs import AnyInput, CoreSettings, Halt, Heartbeat, InstrumentSettings
 from alphapack.domain.simulation import SimulatorSettings
 from alphapack.domain.trading import RouterSettings
 from alphapack.shell import journal as journal_module
@@ -30,7 +30,9 @@ class Tape:
         self._working: list[set[int]] = []
 
     async def make(self) -> None:
-        core, one = CoreSettings(router=RouterSettings(interval_s=2, horizon_s=10)), SimulatorSettings(symbols=("BTCUSDT",))
+        cheap = (InstrumentSettings(SYMBOL, maker_fee_bps=0.0, taker_fee_bps=0.0),)  # Else hardly anything is wanted.
+        core = CoreSettings(router=RouterSettings(interval_s=2, horizon_s=10, floor=0.05), instruments=cheap)
+        one = SimulatorSettings(symbols=("BTCUSDT",))
         market = SimulatedMarket(one, core, SetClock(START_NS), app.WORKS, app.WORK_DELAY_NS, past_ns=90 * S, history_minutes=20_000)
         runner = Runner(app.build(), source="test", clock=market, config=dict)
 
