@@ -16,7 +16,7 @@ from alphapack.domain.inputs import AnyInput, Choose, Configure, Disable, Reward
 from alphapack.domain.trading import Quote, Target
 from alphapack.engine import routing_answers
 from alphapack.engine.engine import Engine, OtherPlugins
-from alphapack.models.alpha import Alpha
+from alphapack.models.alpha import Alpha, AlphaContext
 from alphapack.models.bandit import choose
 from alphapack.models.policy import FLAT, Policy
 from alphapack.models.registry import Registry
@@ -223,10 +223,15 @@ def raising(ctx: object, *more: object) -> float:
     raise ZeroDivisionError("no luck")
 
 
+def leaving(ctx: object) -> float:
+    raise SystemExit(7)
+
+
 @pytest.mark.parametrize(
     ("transform", "reason"),
     [
         (raising, "no luck"),
+        (leaving, "SystemExit: 7"),
         (lambda ctx: math.nan, "nan"),
         (lambda ctx: 1.5, "1.5"),
         (lambda ctx: "0.5", "0.5"),
@@ -245,6 +250,79 @@ def test_router_alpha_aware_an_alpha_that_fails_is_asked_no_more_and_the_market_
     other = with_more((bad,))
     other.load(engine.save())
     assert other.save() == engine.save() and other.alphas.disabled == engine.alphas.disabled
+
+
+def test_router_alpha_aware_a_question_disables_nothing() -> None:
+    def timid(ctx: AlphaContext) -> float:
+        return 0.5 if ctx["obi"] <= 1.0 and ctx["spread_bps"] < 5_000.0 else 1.0 / 0.0
+
+    def shy(ctx: AlphaContext, blend: float) -> Target:
+        return Target(0.5 if ctx["spread_bps"] < 5_000.0 else 2.0)
+
+    timid_one = Alpha("timid", "fails on what never is", ("obi", "spread_bps"), 0.1, timid)
+    engine = with_more((timid_one,), (Policy("shy", "fails on what never is", "making", shy),))
+    stepped(engine, simulated(SEED), 30_000)
+    made = asked(engine, BTC_SIM, spread_bps=9_000.0)
+    assert made.signals["timid"] is None and not made.enabled["shy"]
+    assert engine.alphas.disabled == {} and engine.router.disabled == {}
+    again_made = asked(engine, BTC_SIM)
+    assert again_made.signals["timid"] == 0.5 and again_made.enabled["shy"]
+
+
+def test_router_alpha_aware_costs_and_volatility_are_those_of_the_question(engine: Engine) -> None:
+    usual = asked(engine, BTC_SIM)
+    dear, wild = asked(engine, BTC_SIM, taker_fee_bps=50.0), asked(engine, BTC_SIM, sigmaHAR=0.05, sigmaGARCH=0.05)
+    names = [name for name, enabled in usual.enabled.items() if enabled and dear.enabled[name]]
+    assert names and all(dear.offsets[name] < usual.offsets[name] for name in names)
+    assert wild.sigma == 0.05 != usual.sigma
+
+
+def test_router_alpha_aware_limits_without_room_mask_every_arm() -> None:
+    made = [one for one in again(simulated(SEED), symbol_max=0.001, gross_max=0.001, capital=1_000.0).said(DecisionMade)]
+    assert made and all(not any(one.enabled.values()) and one.policy == FLAT for one in made)
+
+
+def test_router_alpha_aware_another_horizon_begins_anew_and_another_scale_does_not(engine: Engine) -> None:
+    before = {name: engine.router.learnt(name) for name in ("momentum", "spread_capture")}
+    assert sum(before.values()) > 0 and engine.alphas.observations > 0
+
+    def configured(**router: float) -> None:
+        settings = msgspec.structs.replace(engine.settings, router=msgspec.structs.replace(engine.settings.router, **router))
+        engine.step(Configure(engine.seq + 1, engine.now_ns, settings))
+
+    configured(scale=0.5)
+    assert {name: engine.router.learnt(name) for name in before} == before and engine.alphas.observations > 0
+    configured(horizon_s=120)
+    assert all(engine.router.learnt(name) == 0 for name in before) and engine.alphas.observations == 0
+    state = engine.save()
+    other = app.build()
+    other.load(state)
+    assert other.save() == state
+
+
+def test_router_alpha_aware_nothing_is_kept_of_decisions_that_are_over() -> None:
+    run = simulated(SEED)
+    held = run.engine.execution.portfolio
+    assert held is not None
+    still = {decision for account in held.accounts.values() for decision in account.sleeves.by_decision}
+    assert set(run.engine.router._frozen) <= still
+
+
+def test_alpha_attribution_of_a_trade_whose_alphas_are_gone_all_is_base() -> None:
+    run, engine, said = simulated(SEED), app.build(), []
+    middle = next(at for at, caused in enumerate(run.records) if at > 20_000 and any(isinstance(one, Sized) for one in caused))
+    for entry in run.entries[:middle]:
+        engine.step(entry)
+    router = msgspec.structs.replace(engine.settings.router, without=("smirk",))
+    said += engine.step(Configure(engine.seq + 1, engine.now_ns, msgspec.structs.replace(engine.settings, router=router)))
+    for entry in run.entries[middle:]:
+        said += engine.step(msgspec.structs.replace(entry, seq=engine.seq + 1))
+    trades = {one.decision: one.pnl for one in said if isinstance(one, TradeClosed)}
+    attributed = {one.decision: one for one in said if isinstance(one, Attributed)}
+    assert set(trades) == set(attributed)
+    for decision, one in attributed.items():
+        assert one.base + sum(part.shapley for part in one.contributions) + one.execution + one.fees == one.pnl == trades[decision]
+    assert any(not one.contributions for one in attributed.values()), "some were open at the change"
 
 
 def test_router_alpha_aware_a_policy_that_fails_is_asked_no_more() -> None:

@@ -266,3 +266,14 @@ def test_router_alpha_aware_evaluation_survives_being_written_down() -> None:
     assert msgspec.json.decode(msgspec.json.encode(one), type=Logged) == one
     with pytest.raises(msgspec.ValidationError, match="expected an enabled arm"):
         msgspec.json.decode(msgspec.json.encode(one).replace(b'"chosen":0', b'"chosen":9'), type=Logged)
+
+
+def test_router_alpha_aware_evaluation_takes_advice_for_a_lesson_and_for_nothing_else(log: list[Logged]) -> None:
+    """Advice that nobody reported on is mostly flat: counted, it would speak for flat; reported late, it would stretch every block."""
+    asked = [msgspec.structs.replace(one, ts_ns=one.ts_ns + 1, reward=None, reward_ns=None, advice=True) for one in log]
+    late = msgspec.structs.replace(next(one for one in log if one.reward is not None), advice=True)
+    late = msgspec.structs.replace(late, reward_ns=late.ts_ns + 500 * HORIZON_NS)
+    assert evaluate([*log, *asked, late], {}) == evaluate(log, {})
+    own = {"own": EXPLORING}
+    assert evaluate([*log, *asked], own) == evaluate(log, own), "what was never rewarded teaches nothing"
+    assert all(row.ips_snips is None and row.reason for row in evaluate(asked, {}))

@@ -13,7 +13,7 @@ from alphapack.domain.market import Step
 from alphapack.domain.money import UNITS, worth_at_half_ticks
 from alphapack.domain.trading import Decision, Quote, Target
 from alphapack.models.deals import CostModel, Deal, Traded
-from alphapack.models.outcomes import execution_line, lines, lots_at, model_at, model_value, reward
+from alphapack.models.outcomes import execution_line, lines, model_at, model_value, reward
 from alphapack.models.sizing import Allowance, Sizing, size
 from alphapack.models.sleeves import Sleeve
 
@@ -67,13 +67,13 @@ def deal(exposure: float = 1.0, quote: Quote | None = None, **more: Any) -> Deal
 def test_alpha_attribution_another_exposure_is_sized_by_the_same_numbers_and_limits() -> None:
     one = sizing(0.5)  # Of 246.7 lots; 10,000 are 200.
     assert one.lots == 123
-    assert [lots_at(one, exposure) for exposure in (0.0, 0.25, 0.5, 0.8, 0.9, 1.0)] == [0, 61, 123, 197, 200, 200]
-    assert [lots_at(one, exposure) for exposure in (0.004, 0.0081, 0.0122, 1e-300)] == [2, 2, 3, 2], "a probe where it is too small"
+    assert [one.lots_at(exposure) for exposure in (0.0, 0.25, 0.5, 0.8, 0.9, 1.0)] == [0, 61, 123, 197, 200, 200]
+    assert [one.lots_at(exposure) for exposure in (0.004, 0.0081, 0.0122, 1e-300)] == [2, 2, 3, 2], "a probe where it is too small"
     silent = sizing(0.5, probe=False)
-    assert [lots_at(silent, exposure) for exposure in (0.004, 0.0082)] == [0, 2]
-    assert [lots_at(sizing(0.5, size_factor=0.5), exposure) for exposure in (0.5, 1.0)] == [61, 123]
+    assert [silent.lots_at(exposure) for exposure in (0.004, 0.0082)] == [0, 2]
+    assert [sizing(0.5, size_factor=0.5).lots_at(exposure) for exposure in (0.5, 1.0)] == [61, 123]
     with pytest.raises(ValueError, match=r"expected exposure from -1 to 1, found 1\.5"):
-        lots_at(one, 1.5)
+        one.lots_at(1.5)
 
 
 @given(
@@ -89,11 +89,11 @@ def test_alpha_attribution_lots_at_the_sized_exposure_are_the_sized_lots_and_odd
     exposure: float, other: float, p: float, factor: float, least: int, room: int, probe: bool
 ) -> None:
     one = sizing(exposure, win_probability=p, size_factor=factor, least_lots=least, room=[("gross", room)], probe=probe)
-    assert lots_at(one, exposure) == one.lots and lots_at(one, -exposure) == -one.lots
-    assert lots_at(one, other) == -lots_at(one, -other) and lots_at(one, 0.0) == 0
-    assert lots_at(one, other) == sizing(other, **{**given_of(one), "win_probability": p, "room": [("gross", room)]}).lots
+    assert one.lots_at(exposure) == one.lots and one.lots_at(-exposure) == -one.lots
+    assert one.lots_at(other) == -one.lots_at(-other) and one.lots_at(0.0) == 0
+    assert one.lots_at(other) == sizing(other, **{**given_of(one), "win_probability": p, "room": [("gross", room)]}).lots
     finer = one.refined(10)
-    assert finer.lots == 10 * one.lots and lots_at(finer, other) == 10 * lots_at(one, other)
+    assert finer.lots == 10 * one.lots and finer.lots_at(other) == 10 * one.lots_at(other)
 
 
 def given_of(one: Sizing) -> dict[str, Any]:

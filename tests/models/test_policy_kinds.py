@@ -19,10 +19,12 @@ from alphapack.models.policy import (
     check_policies,
     exposure_of,
     is_nothing,
+    owned,
     policies_of,
     policy,
     propose_safely,
     side_of_proposal,
+    sides_of,
 )
 
 CTX = AlphaContext("sim:BTCUSDT", 17, {"obi": 0.4}, {"obi": 1.0}, None)
@@ -166,3 +168,9 @@ def test_router_alpha_aware_quotes_of_both_sides_have_no_side_and_are_still_some
     assert (exposure_of(none), side_of_proposal(none), is_nothing(none)) == (0.0, 0, True)
     assert (exposure_of(Quote(0.25, 1.0)), side_of_proposal(Quote(0.25, 1.0))) == (-0.75, -1)
     assert (is_nothing(Target(0.0)), is_nothing(Target(-0.1)), side_of_proposal(Target(-0.1))) == (True, False, -1)
+
+
+def test_router_alpha_aware_what_is_not_owned_is_not_proposed() -> None:
+    assert owned(Target(-0.5, 0.3, 60)) == Target(0.0, 0.3, 60) and owned(Target(0.5)) == Target(0.5)
+    assert owned(Quote(0.4, 1.0, 3)) == Quote(0.4, 0.0, 3) and is_nothing(owned(Quote(0.0, 1.0)))
+    assert [sides_of(one) for one in (Target(-0.1), Target(0.0), Quote(0.5, 0.1), Quote(0.0, 0.1))] == [(-1,), (), (1, -1), (-1,)]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from alphapack.domain.market import Step
 from alphapack.domain.money import UNITS
 from alphapack.models.schedules import LOTS_MAX
-from alphapack.models.sizing import Cap, Kelly, Sizing, sigma_used, size
+from alphapack.models.sizing import Allowance, Cap, Kelly, Sizing, sigma_used, size
 
 P_ONE_SD = 0.8413447460685429
 """Phi(1): z is 1."""
@@ -229,3 +229,12 @@ def test_execution_planner_refuses_what_cannot_be_sized(more: dict[str, Any], sa
 def test_execution_planner_uses_the_sigma_of_forecasts() -> None:
     assert sigma_used("max", 0.002, 0.003, 0.5) == pytest.approx(0.003)
     assert sigma_used("blend", 0.003, 0.004, 0.5) == pytest.approx(math.sqrt(12.5e-6))
+
+
+def test_alpha_attribution_a_probe_of_a_quote_is_one_least_order_on_the_side_with_more_of_it() -> None:
+    small = Allowance(full_lots=2.0, factor=1.0, room_lots=100.0, least_lots=3, probes=True)
+    assert small.sides(1.0, 0.98) == (3, 0) and small.sides(0.2, 0.9) == (0, 3) and small.sides(0.7, 0.7) == (3, 3)
+    large = Allowance(full_lots=200.0, factor=1.0, room_lots=100.0, least_lots=3, probes=True)
+    assert large.sides(0.4, 0.2) == (80, 40) and large.sides(1.0, 0.01) == (100, 0) and large.sides(0.0, 0.1) == (0, 20)
+    silent = Allowance(full_lots=2.0, factor=1.0, room_lots=100.0, least_lots=3, probes=False)
+    assert silent.sides(1.0, 1.0) == (0, 0)

@@ -23,7 +23,6 @@ from alphapack.domain.market import Step
 from alphapack.domain.money import UNITS, half_even
 from alphapack.domain.trading import Proposal
 from alphapack.models.deals import CostModel, Deal
-from alphapack.models.sizing import Sizing
 from alphapack.models.sleeves import Sleeve
 
 BPS = 10_000
@@ -56,11 +55,6 @@ class Lines(NamedTuple):
     model: int
     execution: int
     fees: int
-
-
-def lots_at(sizing: Sizing, exposure: float) -> int:
-    """Return the lots that another exposure would have come to, all else held: ``Sizing.lots_at``."""
-    return sizing.lots_at(exposure)
 
 
 def reward(deal: Deal, sleeve: Sleeve, mid_half_ticks: int, ts_ns: int) -> Matured:

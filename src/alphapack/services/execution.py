@@ -663,8 +663,9 @@ class Execution:
         least = _least_lots(terms, lot_value) * lot_value
         if portfolio.equity <= 0 or portfolio.size_factor == 0.0:
             return False
-        if account is None or symbol not in self.sigmas or account.mid_half_ticks is None:
-            return len(portfolio.accounts) < ACCOUNTS_MAX or account is not None
+        if account is None or symbol not in self.sigmas or account.mid_half_ticks is None:  # Nothing was ever decided about it.
+            most = min(portfolio.limits.gross_max, portfolio.limits.symbol_max) * portfolio.equity
+            return least <= most and (account is not None or len(portfolio.accounts) < ACCOUNTS_MAX)
         return all(room >= least for _, room in portfolio.room(symbol, side, self.sigmas))
 
     def sizing(self, symbol: str | None) -> Sizing | None:
