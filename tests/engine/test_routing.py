@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 import msgspec
@@ -20,8 +20,8 @@ from alphapack.models.alpha import Alpha, AlphaContext
 from alphapack.models.bandit import choose
 from alphapack.models.policy import FLAT, Policy
 from alphapack.models.registry import Registry
+from alphapack.services import router
 from alphapack.services.alphas import GRID_S
-from alphapack.services.router import ADVICE_KEPT
 
 S = 1_000_000_000
 SEED = 11
@@ -189,10 +189,11 @@ def test_router_alpha_aware_a_restart_changes_no_later_choice(end: bytes) -> Non
     assert first.save() == second.save() and first.hexdigest() == second.hexdigest()
 
 
-def test_router_alpha_aware_advice_waits_for_its_reward_within_bounds(engine: Engine) -> None:
-    engine.router._advice.update(dict.fromkeys(range(-ADVICE_KEPT, 0), next(iter(engine.router._advice.values()), None)))  # type: ignore[arg-type]
-    made = next(one for one in (asked(engine, BTC_SIM) for _ in range(2_000)) if one.policy != FLAT)
-    assert len(engine.router._advice) == ADVICE_KEPT and engine.router.awaits(made.decision)
+def test_router_alpha_aware_advice_waits_for_its_reward_within_bounds(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(router, "ADVICE_KEPT", 3)
+    made = (asked(engine, BTC_SIM) for _ in range(2_000))
+    given = list(islice((one.decision for one in made if one.policy != FLAT), 5))
+    assert [engine.router.awaits(one) for one in given] == [False, False, True, True, True]
 
 
 def test_router_alpha_aware_weights_change_once_a_minute_and_every_change_is_told() -> None:
@@ -286,8 +287,8 @@ def test_router_alpha_aware_another_horizon_begins_anew_and_another_scale_does_n
     before = {name: engine.router.learnt(name) for name in ("momentum", "spread_capture")}
     assert sum(before.values()) > 0 and engine.alphas.observations > 0
 
-    def configured(**router: float) -> None:
-        settings = msgspec.structs.replace(engine.settings, router=msgspec.structs.replace(engine.settings.router, **router))
+    def configured(**changed: float) -> None:
+        settings = msgspec.structs.replace(engine.settings, router=msgspec.structs.replace(engine.settings.router, **changed))
         engine.step(Configure(engine.seq + 1, engine.now_ns, settings))
 
     configured(scale=0.5)
@@ -313,8 +314,8 @@ def test_alpha_attribution_of_a_trade_whose_alphas_are_gone_all_is_base() -> Non
     middle = next(at for at, caused in enumerate(run.records) if at > 20_000 and any(isinstance(one, Sized) for one in caused))
     for entry in run.entries[:middle]:
         engine.step(entry)
-    router = msgspec.structs.replace(engine.settings.router, without=("smirk",))
-    said += engine.step(Configure(engine.seq + 1, engine.now_ns, msgspec.structs.replace(engine.settings, router=router)))
+    left = msgspec.structs.replace(engine.settings.router, without=("smirk",))
+    said += engine.step(Configure(engine.seq + 1, engine.now_ns, msgspec.structs.replace(engine.settings, router=left)))
     for entry in run.entries[middle:]:
         said += engine.step(msgspec.structs.replace(entry, seq=engine.seq + 1))
     trades = {one.decision: one.pnl for one in said if isinstance(one, TradeClosed)}
@@ -370,8 +371,8 @@ def test_router_alpha_aware_what_is_left_out_by_the_settings_is_not_asked() -> N
     def without(entry: AnyInput) -> AnyInput:
         if not isinstance(entry, Configure):
             return entry
-        router = msgspec.structs.replace(entry.settings.router, without=("momentum", app.BUILT_IN.alphas[0].id))
-        return msgspec.structs.replace(entry, settings=msgspec.structs.replace(entry.settings, router=router))
+        left = msgspec.structs.replace(entry.settings.router, without=("momentum", app.BUILT_IN.alphas[0].id))
+        return msgspec.structs.replace(entry, settings=msgspec.structs.replace(entry.settings, router=left))
 
     engine = app.build()
     made = [one for entry in run.entries[:20_000] for one in engine.step(without(entry)) if isinstance(one, DecisionMade)]

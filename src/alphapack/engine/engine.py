@@ -495,9 +495,10 @@ class Engine:
 
     def decision_context(self, symbol: str) -> dict[str, float]:
         """Return all that a decision about a full symbol name looks at, raw, as far as it is known: features, forecasts, smile."""
+        features = self.microstructure.context(symbol)
         return {
-            **self.microstructure.context(symbol),
-            **self.known.costs(symbol),
+            **features,
+            **self.known.costs(symbol, features.get("mid")),
             **self.volatility.context(symbol, -(-self.settings.router.horizon_s // 60)),
             **self.options.context(base_of(symbol)),
         }

@@ -116,9 +116,9 @@ class Known:
         """Tell whether the limits of the portfolio leave room for a least order, +1 to buy and -1 to sell."""
         return self._has_room(symbol, side)
 
-    def costs(self, symbol: str) -> dict[str, float]:
+    def costs(self, symbol: str, mid: float | None) -> dict[str, float]:
         """Return what trading a symbol costs and in which steps, as features: tick_bps, maker_fee_bps, taker_fee_bps."""
-        terms, mid = self.terms(symbol), self._microstructure.context(symbol).get("mid")
+        terms = self.terms(symbol)
         if terms is None or mid is None or not mid > 0.0:
             return {}
         return {

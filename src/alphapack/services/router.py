@@ -246,7 +246,8 @@ class Router:
     def _decide(self, symbol: str, origin: str, overrides: Mapping[str, float] | None) -> None:
         look = self._look(symbol, overrides)
         policies = self.registry.policies
-        every = [self._arm(symbol, policy, look, overrides is not None) for policy in policies]
+        room = {side: self._known.has_room(symbol, side) for side in (1, -1)}
+        every = [self._arm(symbol, policy, look, room, overrides is not None) for policy in policies]
         memories = len(self._bank.settings.discounts)
         mixtures = np.array([[MASKED] * memories] * len(policies))
         mixtures[:, :, 0] = 1.0 / memories
@@ -278,7 +279,7 @@ class Router:
         if origin == ENGINE:
             self.decided(decision)
 
-    def _arm(self, symbol: str, policy: Policy, look: Look, is_asked: bool) -> _Arm:
+    def _arm(self, symbol: str, policy: Policy, look: Look, room: Mapping[int, bool], is_asked: bool) -> _Arm:
         """Ask a policy, and put together what its posterior sees; one that proposes nothing, or what cannot be had, cannot be chosen.
 
         Where somebody asks what it would propose in a context of his own, failing is proposing nothing.
@@ -301,7 +302,7 @@ class Router:
         if is_nothing(proposal):
             return arm
         arm.side = side_of_proposal(proposal)
-        arm.enabled = all(self._known.has_room(symbol, side) for side in sides_of(proposal))
+        arm.enabled = all(room[side] for side in sides_of(proposal))
         maker_bps, taker_bps = look.raw.get("maker_fee_bps", 0.0), look.raw.get("taker_fee_bps", 0.0)
         quoted = isinstance(proposal, Quote)
         cost_bps = 0.5 * spread_bps + maker_bps + taker_bps if quoted else spread_bps + 2.0 * taker_bps
